@@ -1,0 +1,1 @@
+"""Omni models as three stages: thinker, talker, codec. torch lives here and nowhere else."""

@@ -1,0 +1,437 @@
+"""What a model is: a Spec, a Prompt and three stages the engine schedules apart.
+
+Theory of operation
+-------------------
+Every omni family in scope has the same three stages, and each has state per conversation. That state lives in *slots*:
+small integers, claimed with ``open``, returned with ``close``. Weights know nothing of slots and slots nothing of
+weights, so that sessions that are out of step share one batch.
+
+    Prompt     segments of a conversation -> parts (the family's chat template, cut so that it can be streamed)
+    Thinker    parts -> hidden states, tokens         append, encode, prefill, decode; mark, rollback, fork
+    Talker     hidden states, tokens -> codec frames  prefill, begin, feed, frame
+    Codec      codec frames -> samples                render
+
+The thinker's *positions* number the tokens in its KV cache, 0 upward, per slot. ``Prefilled`` carries what was computed
+for a run of positions to the talker. When the thinker had to go back (an audio window encoded again), the next
+``Prefilled.start`` is smaller than what the talker holds, and the talker drops everything from there on first.
+Nothing here reads a clock and nothing blocks on anything but the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Pcm = npt.NDArray[np.float32]  # [n], mono, -1..1
+Pixels = npt.NDArray[np.uint8]  # [h, w, 3], RGB
+
+
+class ModelError(Exception):
+    """A model can't do what was asked. Subclasses say what, and what to do.
+
+    ModelError
+    +-- CheckpointError   a folder is not a whole checkpoint of a family we know (names the file or tensor)
+    +-- SlotsExhausted    every slot is taken, or the KV budget is spent
+    +-- InvalidPart       a part this model can't take: not finite, empty, too large, wrong shape
+    """
+
+
+class CheckpointError(ModelError):
+    """The checkpoint folder is wrong or incomplete; the text names the file or tensor."""
+
+
+class SlotsExhausted(ModelError):
+    """No free slot, or no free KV page: close a session, or serve with a larger ``--memory``."""
+
+
+class InvalidPart(ModelError, ValueError):
+    """A part that this model can't take; the text says why. The slot is as it was before."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the engine and the transports must know of a model. Everything else is the family's own business."""
+
+    family: str
+    """The checkpoint's ``model_type``, for example ``qwen3_omni_moe``."""
+    input_rate_hz: int
+    """Rate of ``Audio.pcm``."""
+    output_rate_hz: int
+    """Rate of what the codec renders."""
+    frame_samples: int
+    """Samples of one codec frame at ``output_rate_hz``."""
+    groups: int
+    """Codes in one codec frame."""
+    voices: tuple[str, ...]
+    """Names a session may ask for; the first is the default. Empty: text only."""
+    context_tokens: int
+    """Positions one slot can hold."""
+    video_rate_hz: float = 0.0
+    """Camera frames a second the model wants; 0 = it doesn't see."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_rate_hz", "output_rate_hz", "frame_samples", "groups", "context_tokens"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Spec.{name} must be positive, not {getattr(self, name)}")
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds of speech in one codec frame (0.08 in Qwen3-Omni)."""
+        return self.frame_samples / self.output_rate_hz
+
+
+# --- segments: a conversation as the engine receives it (no tokens, no template) ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """The system prompt. ``tools`` holds JSON schemas of functions as the OpenAI API writes them."""
+
+    text: str
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Opens a message: role ``user`` or ``assistant``."""
+
+    role: str
+
+
+@dataclass(frozen=True)
+class End:
+    """Closes the open message."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text inside a message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class FunctionCall:
+    """A call the assistant made; ``arguments`` is JSON text. A message of its own."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class FunctionResult:
+    """What the application answered to a call. A message of its own."""
+
+    output: str
+
+
+# --- parts: what a thinker's slot takes ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids, in order."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Audio:
+    """User audio, float32 [n] at ``Spec.input_rate_hz``, in any chunking; ``final`` ends this stretch of audio.
+
+    What the encoder can't yet make exact is held back until it can, or until ``final``. ``pcm`` may be empty when
+    ``final`` is set.
+    """
+
+    pcm: Pcm = field(repr=False)
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture, uint8 [h, w, 3] RGB. ``t_s`` None: an image by itself. Otherwise a camera frame, ``t_s`` seconds after
+    the start of the open stretch of audio (of the message, where there is no audio), never decreasing."""
+
+    pixels: Pixels = field(repr=False)
+    t_s: float | None = None
+
+
+Part = Tokens | Audio | Frame
+Segment = Instructions | Begin | End | Text | FunctionCall | FunctionResult | Audio | Frame
+
+
+# --- what a reply's tokens mean ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Text to be said. ``token`` is the id to feed to the talker; ``text`` is what it adds, "" inside a character."""
+
+    token: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A whole function call was read. Never spoken."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class MalformedCall:
+    """Something that began as a function call and isn't one. Never spoken; ``text`` is what the model wrote."""
+
+    text: str
+    reason: str
+
+
+Reading = Speech | Call | MalformedCall
+
+
+class ReplyReader(Protocol):
+    """Reads one reply token by token: a streaming detokenizer that keeps function calls out of the speech."""
+
+    def push(self, token: int) -> Sequence[Reading]:
+        """Takes the next token; gives what it completes (often one Speech, inside a call nothing)."""
+
+    def finish(self) -> Sequence[Reading]:
+        """The reply is over: a half-read call comes out as MalformedCall, half a character as U+FFFD."""
+
+
+class Prompt(Protocol):
+    """The family's chat template, cut into pieces that can be appended one after the other.
+
+    Law: ``parts`` of a whole conversation, concatenated, give exactly the ids of the checkpoint's own template.
+    """
+
+    eos: frozenset[int]
+    """Ids that end a reply."""
+
+    def parts(self, segment: Segment) -> list[Part]:
+        """One segment -> parts. Audio and Frame pass through (the thinker adds their begin and end ids)."""
+
+    def reply(self) -> list[Part]:
+        """The header after which the assistant's tokens are decoded."""
+
+    def end_reply(self, eos: int | None) -> list[Part]:
+        """What closes a reply in the context; ``eos`` is the sampled end id (not yet in the cache), None when cut."""
+
+    def transcribe(self) -> list[Part]:
+        """Appended to a fork that ends inside the user's message after its audio: asks for the words just said."""
+
+    def reader(self) -> ReplyReader:
+        """A fresh reader for one reply."""
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Plain detokenization, special tokens left out."""
+
+
+# --- stages ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a reply is drawn. ``temperature`` 0 is greedy. The same seed gives the same reply, whatever the batch."""
+
+    temperature: float = 0.7
+    top_k: int = 20
+    top_p: float = 0.8
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0 or self.repetition_penalty <= 0:
+            raise ValueError(f"not a sampling: {self} (temperature >= 0, 0 < top_p <= 1, top_k >= 0, penalty > 0)")
+
+
+GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a slot's history to come back to. Opaque; valid until the slot rolls back before it or closes."""
+
+    slot: int
+    serial: int
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """Positions [start, start + n) of a slot went through the thinker. What the talker is conditioned on.
+
+    ids            int64 [n]
+    hidden         [n, thinker hidden] at the layer the talker accepts
+    embeddings     [n, thinker hidden], the thinker's inputs
+    multimodal     bool [n], audio, image and video positions
+    """
+
+    slot: int
+    start: int
+    ids: torch.Tensor = field(repr=False)
+    hidden: torch.Tensor = field(repr=False)
+    embeddings: torch.Tensor = field(repr=False)
+    multimodal: torch.Tensor = field(repr=False)
+
+
+class Thinker(Protocol):
+    """Hears, sees and thinks. All methods are called from the engine's thread."""
+
+    def open(self) -> int:
+        """Claims an empty slot. Raises SlotsExhausted."""
+
+    def close(self, slot: int) -> None:
+        """Frees everything the slot holds, at any moment. Closing a free slot is our own bug: KeyError."""
+
+    def append(self, slot: int, part: Part) -> None:
+        """Enqueues; computes nothing on the device. Raises InvalidPart, after which the slot is as before."""
+
+    def encode(self, slots: Sequence[int]) -> None:
+        """Runs the towers, batched, over what became exact; afterwards ``pending`` counts it."""
+
+    def unencoded(self, slot: int) -> bool:
+        """True when ``encode`` would do something for this slot now."""
+
+    def pending(self, slot: int) -> int:
+        """Positions ready for ``prefill`` (tokens and encoded audio and video that stand before anything unencoded)."""
+
+    def length(self, slot: int) -> int:
+        """Positions in the KV cache."""
+
+    def prefill(self, slots: Sequence[int], max_tokens: int) -> list[Prefilled]:
+        """One packed forward over at most ``max_tokens`` pending positions, in the order of ``slots``.
+
+        Returns what was done, in runs; a slot without pending positions gives none. Raises SlotsExhausted when the KV
+        budget is spent; the slots are then as before."""
+
+    def begin(self, slot: int, sampling: Sampling) -> None:
+        """A reply starts: a fresh sampler. Everything appended must have been prefilled before ``decode``."""
+
+    def decode(self, slots: Sequence[int]) -> list[int]:
+        """The next token of each slot, [len(slots)]. The one before it (if any) goes through the model and into the
+        cache first, so the newest token is never in the cache: an end id is dropped by ``end``."""
+
+    def embedding(self, tokens: Sequence[int]) -> torch.Tensor:
+        """[n, thinker hidden]: what the talker's text side projects."""
+
+    def end(self, slot: int, keep: int | None = None) -> None:
+        """The reply is over. The context keeps its first ``keep`` tokens (None: all but an end id), as if they had
+        been appended; those not in the cache yet become pending."""
+
+    def mark(self, slot: int) -> Mark:
+        """O(1), legal after every append and every token."""
+
+    def rollback(self, slot: int, mark: Mark) -> None:
+        """As if nothing after the mark had happened: KV, positions, mel and encoder state, sampler, queue."""
+
+    def fork(self, slot: int) -> int:
+        """A new slot with the same history, KV shared copy-on-write. Raises SlotsExhausted."""
+
+    def memory_bytes(self) -> int:
+        """Device memory held for slots just now (KV pages in use, encoder state, kept embeddings)."""
+
+
+@dataclass(frozen=True)
+class CodecFrame:
+    """One codec frame of one slot. ``codes`` int64 [groups]; None when the talker ended the reply instead."""
+
+    slot: int
+    codes: torch.Tensor | None = field(repr=False)
+
+
+class Talker(Protocol):
+    """Speaks what the thinker decided. Slots are the thinker's numbers. All calls come from the engine's thread."""
+
+    def open(self, slot: int) -> None:
+        """State for the thinker's slot ``slot``, empty."""
+
+    def close(self, slot: int) -> None:
+        """Frees everything the slot holds, at any moment."""
+
+    def prefill(self, chunks: Sequence[Prefilled]) -> None:
+        """The user's side, while they still speak. A chunk that starts before what was seen replaces it from there.
+        Between begin and end chunks are only noted, and prefilled after ``end``."""
+
+    def truncate(self, slot: int, length: int) -> None:
+        """The thinker went back to ``length`` positions (rollback): forget what was derived from later ones."""
+
+    def begin(self, slot: int, voice: str, sampling: Sampling) -> None:
+        """A reply starts after the user prefix. ``voice`` is one of ``Spec.voices``: ValueError otherwise."""
+
+    def feed(self, slot: int, embedding: torch.Tensor) -> None:
+        """One more text token, as ``Thinker.embedding`` gives it, [thinker hidden]."""
+
+    def feed_end(self, slot: int) -> None:
+        """No more text in this reply."""
+
+    def ready(self, slot: int) -> bool:
+        """True when ``frame`` may run: prefix prefilled, begun, not ended, and the text it needs has come."""
+
+    def frame(self, slots: Sequence[int]) -> list[CodecFrame]:
+        """One codec frame for each slot, all of which are ``ready``. After codes None the slot is no longer ready."""
+
+    def end(self, slot: int) -> None:
+        """Back to the end of the user prefix, at any moment."""
+
+    def memory_bytes(self) -> int: ...
+
+
+class Codec(Protocol):
+    """Codec frames to samples, stateful and exact: streamed frame by frame == decoded whole."""
+
+    def open(self, slot: int) -> None: ...
+
+    def close(self, slot: int) -> None: ...
+
+    def reset(self, slot: int) -> None:
+        """A new utterance starts."""
+
+    def render(self, slots: Sequence[int], codes: torch.Tensor) -> list[torch.Tensor]:
+        """codes int64 [len(slots), frames, groups] -> float32 [samples] each. The first frame of an utterance may
+        give fewer than ``Spec.frame_samples`` (a causal decoder withholds a tail)."""
+
+    def flush(self, slot: int) -> torch.Tensor:
+        """The utterance is over: what a whole decode would still give, float32 [samples], often empty."""
+
+    def memory_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded checkpoint. ``talker`` and ``codec`` are None in a text-only model."""
+
+    spec: Spec
+    prompt: Prompt
+    thinker: Thinker
+    talker: Talker | None
+    codec: Codec | None
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a checkpoint is brought onto a device."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    dtype: str = "auto"
+    """``auto`` (bf16 on CUDA, float32 on CPU), ``float32``, ``bfloat16`` or ``float16``."""
+    slots: int = 8
+    """Conversations that may be open at once, forks included."""
+    kv_tokens: int = 0
+    """KV budget over all slots, in tokens; 0 = slots x a family's usual conversation."""
+    audio_mode: str = "exact"
+    """``exact`` or ``append`` (FACTS: fixed short windows, append-only)."""
+
+    def __post_init__(self) -> None:
+        if self.audio_mode not in ("exact", "append"):
+            raise ValueError(f"audio_mode is 'exact' or 'append', not {self.audio_mode!r}")
+        if self.slots < 1:
+            raise ValueError(f"slots must be at least 1, not {self.slots}")

@@ -1,0 +1,1 @@
+"""The conversation: a pure core and the engine thread that owns the device."""

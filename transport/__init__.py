@@ -1,0 +1,1 @@
+"""Sockets only: each transport is a shell round a pump."""
