@@ -87,7 +87,7 @@ class Spec:
         return self.frame_samples / self.output_rate_hz
 
 
-# --- segments: a conversation as the engine receives it (no tokens, no template) ------------------------------------------------
+# --- segments: a conversation as the engine receives it (no tokens, no template) ----------------------------
 
 
 @dataclass(frozen=True)
