@@ -1,0 +1,54 @@
+# Verbs: setup, serve, test, test-fast, check (style + types), bench, eval, clean. Each does the set-up it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FAST := not slow and not browser and not phone and not gpu
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+
+.PHONY: setup setup-test system-packages serve test test-fast check style types bench eval clean
+
+setup: $(VENV)/.run
+setup-test: $(VENV)/.test system-packages
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Parley needs Python 3.11 or newer; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# Voices, sound tools, a browser and phones for the tests; nothing of it is needed to serve.
+system-packages:
+	@tests/system-packages.sh
+
+serve: setup
+	$(BIN)/parley serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: setup-test
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+test-fast: setup-test
+	$(BIN)/python -m pytest -q -m "$(FAST)" $(ARGS)
+
+check: style types
+
+style: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+bench: setup-test
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis *.egg-info
