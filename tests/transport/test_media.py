@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import base64
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.base import Pcm
+from realtime.errors import InvalidAudio, InvalidField
+from realtime.events import Pcm16
+from transport.media import (
+    ALAW,
+    ALAW_LEVELS,
+    PCM16_24K,
+    ULAW,
+    ULAW_LEVELS,
+    AudioFormat,
+    Inbound,
+    Outbound,
+    Resampler,
+    alaw_decode,
+    alaw_encode,
+    from_base64,
+    pcm16_decode,
+    pcm16_encode,
+    to_float,
+    to_pcm16,
+    ulaw_decode,
+    ulaw_encode,
+)
+
+EVERY_SAMPLE = np.arange(-32768, 32768).astype(np.int16)
+EVERY_CODE = bytes(range(256))
+RATES = [8000, 16000, 22050, 24000, 44100, 48000]
+
+
+def ffmpeg_decode(codec: str, payload: bytes) -> Pcm16:
+    decoder = av.CodecContext.create(codec, "r")
+    assert isinstance(decoder, av.AudioCodecContext)
+    decoder.sample_rate, decoder.layout = 8000, "mono"  # type: ignore[assignment]
+    frames = [*decoder.decode(av.Packet(payload)), *decoder.decode(None)]
+    return np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
+
+
+def ffmpeg_encode(codec: str, pcm: Pcm16) -> bytes:
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.AudioCodecContext)
+    encoder.sample_rate, encoder.layout, encoder.format = 8000, "mono", "s16"  # type: ignore[assignment]
+    frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+    frame.sample_rate = 8000
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+@pytest.mark.parametrize(
+    ("codec", "decode", "encode"),
+    [("pcm_mulaw", ulaw_decode, ulaw_encode), ("pcm_alaw", alaw_decode, alaw_encode)],
+)
+def test_g711_agrees_with_ffmpeg(codec, decode, encode) -> None:
+    np.testing.assert_array_equal(decode(EVERY_CODE), ffmpeg_decode(codec, EVERY_CODE))
+    wide = EVERY_SAMPLE.astype(np.int32)
+    ours = np.abs(decode(encode(EVERY_SAMPLE)).astype(np.int32) - wide)
+    theirs = np.abs(decode(ffmpeg_encode(codec, EVERY_SAMPLE)).astype(np.int32) - wide)
+    assert (ours <= theirs).all()
+
+
+@pytest.mark.parametrize(("levels", "encode"), [(ULAW_LEVELS, ulaw_encode), (ALAW_LEVELS, alaw_encode)])
+def test_g711_gives_the_nearest_level(levels, encode) -> None:
+    wide = EVERY_SAMPLE.astype(np.int32)
+    error = np.abs(levels[np.frombuffer(encode(EVERY_SAMPLE), np.uint8)].astype(np.int32) - wide)
+    nearest = np.min([np.abs(wide - int(level)) for level in levels], axis=0)
+    np.testing.assert_array_equal(error, nearest)
+
+
+def test_g711_codes_survive_a_round_trip() -> None:
+    assert alaw_encode(alaw_decode(EVERY_CODE)) == EVERY_CODE
+    # mu-law has two zeros; 0x7F (negative zero) comes back as 0xFF
+    assert ulaw_encode(ulaw_decode(EVERY_CODE)) == EVERY_CODE.replace(b"\x7f", b"\xff")
+
+
+def test_pcm16_and_float_are_inverse() -> None:
+    np.testing.assert_array_equal(to_pcm16(to_float(EVERY_SAMPLE)), EVERY_SAMPLE)
+    np.testing.assert_array_equal(pcm16_decode(pcm16_encode(EVERY_SAMPLE)), EVERY_SAMPLE)
+    np.testing.assert_array_equal(to_pcm16(np.array([2.0, -2.0, 1.0], np.float32)), [32767, -32768, 32767])
+
+
+def cut(pcm: Pcm, places: list[int]) -> list[Pcm]:
+    edges = [0, *sorted(place % (len(pcm) + 1) for place in places), len(pcm)]
+    return [pcm[a:b] for a, b in pairwise(edges)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    source=st.sampled_from(RATES),
+    target=st.sampled_from(RATES),
+    n=st.integers(0, 30000),
+    places=st.lists(st.integers(0, 30000), max_size=40),
+    seed=st.integers(0, 99),
+)
+def test_chunking_does_not_matter(source: int, target: int, n: int, places: list[int], seed: int) -> None:
+    pcm = np.random.default_rng(seed).uniform(-1, 1, n).astype(np.float32)
+    whole = Resampler(source, target)
+    at_once = np.concatenate([whole.push(pcm), whole.flush()])
+    pieces, out, pushed = Resampler(source, target), [np.zeros(0, np.float32)], 0
+    for piece in cut(pcm, places):
+        out.append(pieces.push(piece))
+        pushed += len(piece)
+        held_s = pushed / source - sum(map(len, out)) / target
+        assert held_s <= pieces.delay_s + 1 / target, "more is held back than stated"
+    out.append(pieces.flush())
+    np.testing.assert_array_equal(np.concatenate(out), at_once)
+    assert len(at_once) == -(-n * target // source)
+
+
+@pytest.mark.parametrize("source", RATES)
+@pytest.mark.parametrize("target", [8000, 16000, 24000])
+def test_a_tone_keeps_its_shape_and_place(source: int, target: int) -> None:
+    tone = lambda rate: (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)  # noqa: E731
+    resampler = Resampler(source, target)
+    heard = np.concatenate([resampler.push(tone(source)), resampler.flush()])
+    inside = slice(target // 50, target - target // 50)  # away from the ends, where the filter meets silence
+    np.testing.assert_allclose(heard[inside], tone(target)[inside], atol=2e-3)
+
+
+def test_a_tone_above_the_new_band_is_gone() -> None:
+    tone = np.sin(2 * np.pi * 7000 * np.arange(24000) / 24000).astype(np.float32)
+    assert np.abs(Resampler(24000, 8000).push(tone)[200:]).max() < 1e-3
+
+
+def test_a_flushed_resampler_begins_anew() -> None:
+    pcm = np.random.default_rng(1).uniform(-1, 1, 5000).astype(np.float32)
+    resampler = Resampler(24000, 16000)
+    first = np.concatenate([resampler.push(pcm), resampler.flush()])
+    second = np.concatenate([resampler.push(pcm), resampler.flush()])
+    np.testing.assert_array_equal(first, second)
+    assert not len(resampler.flush())
+
+
+@pytest.mark.parametrize("wire", [PCM16_24K, ULAW, ALAW, AudioFormat("audio/pcm", 16000)])
+def test_inbound_is_one_continuous_stream(wire: AudioFormat) -> None:
+    pcm = np.random.default_rng(2).integers(-9000, 9000, 9600).astype(np.int16)
+    payload = wire.encode(pcm)
+    one, many = Inbound(16000), Inbound(16000)
+    at_once = np.concatenate([one.decode(payload, wire), one.flush()])
+    step = wire.bytes_per_second // 50
+    parts = [many.decode(payload[i : i + step], wire) for i in range(0, len(payload), step)]
+    np.testing.assert_array_equal(np.concatenate([*parts, many.flush()]), at_once)
+    assert abs(len(at_once) / 16000 - 9600 / wire.rate_hz) < 1e-3
+
+
+def test_a_change_of_the_input_format_loses_nothing() -> None:
+    inbound = Inbound(16000)
+    second = np.zeros(24000, np.int16)
+    got = len(inbound.decode(PCM16_24K.encode(second), PCM16_24K))
+    got += len(inbound.decode(ULAW.encode(second[:8000]), ULAW))
+    got += len(inbound.flush())
+    assert got == 32000
+
+
+def test_bad_audio_leaves_the_stream_as_it_was() -> None:
+    pcm = np.random.default_rng(3).integers(-9000, 9000, 4800).astype(np.int16)
+    clean, disturbed = Inbound(16000), Inbound(16000)
+    expected = [clean.decode(PCM16_24K.encode(half), PCM16_24K) for half in (pcm[:2400], pcm[2400:])]
+    first = disturbed.decode(PCM16_24K.encode(pcm[:2400]), PCM16_24K)
+    with pytest.raises(InvalidAudio, match="even number"):
+        disturbed.decode(b"abc", PCM16_24K)
+    second = disturbed.decode(PCM16_24K.encode(pcm[2400:]), PCM16_24K)
+    np.testing.assert_array_equal(np.concatenate([first, second]), np.concatenate(expected))
+
+
+@pytest.mark.parametrize("wire", [PCM16_24K, ULAW, ALAW])
+def test_outbound_says_an_item_whole(wire: AudioFormat) -> None:
+    pcm = np.random.default_rng(4).integers(-9000, 9000, 24000).astype(np.int16)
+    outbound = Outbound(24000)
+    payload = b"".join(outbound.encode(pcm[i : i + 1920], wire) for i in range(0, 24000, 1920)) + outbound.flush()
+    assert len(payload) == wire.bytes_per_second
+    if wire == PCM16_24K:
+        np.testing.assert_array_equal(pcm16_decode(payload), pcm)
+
+
+def test_a_cut_item_leaves_nothing_for_the_next() -> None:
+    silence, loud = np.zeros(2400, np.int16), np.full(2400, 9000, np.int16)
+    outbound = Outbound(24000)
+    outbound.encode(loud, ULAW)
+    outbound.reset()
+    heard = ulaw_decode(outbound.encode(silence, ULAW) + outbound.flush())
+    assert not heard.any()
+
+
+@pytest.mark.parametrize("audio", [None, 7, "a", "****", "AAA", "ÄÄÄÄ", "AA AA"])
+def test_what_is_not_base64_is_refused(audio: object) -> None:
+    with pytest.raises(InvalidAudio, match="base64"):
+        from_base64(audio)
+
+
+@given(st.binary(max_size=200))
+def test_base64_comes_back(payload: bytes) -> None:
+    assert from_base64(base64.b64encode(payload).decode()) == payload
+
+
+@pytest.mark.parametrize(("kind", "rate_hz"), [("audio/opus", 24000), ("audio/pcm", 0), ("audio/pcm", 96000)])
+def test_an_unknown_format_is_refused(kind: str, rate_hz: int) -> None:
+    with pytest.raises(InvalidField):
+        AudioFormat(kind, rate_hz)
