@@ -1,0 +1,91 @@
+"""Mixture of experts: a router and fused experts.
+
+Expert weights are fused over experts: ``gate_up`` [experts, 2 * inner, hidden] (gate first) and ``down``
+[experts, hidden, inner].
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+
+def route(x: torch.Tensor, router: torch.Tensor, top_k: int, normalise: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Chooses experts for tokens [n, hidden] with ``router`` [experts, hidden].
+
+    Returns weights [n, top_k] (softmax over all experts in float32; with ``normalise`` they sum to 1) in x's dtype, and
+    int64 [n, top_k] expert numbers.
+    """
+    chance = F.linear(x, router).softmax(-1, dtype=torch.float32)
+    weights, chosen = chance.topk(top_k, dim=-1)
+    if normalise:
+        weights = weights / weights.sum(-1, keepdim=True)
+    return weights.to(x.dtype), chosen
+
+
+def experts(
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """[n, hidden]: for each token the weighted sum of its experts' SwiGLU outputs."""
+    if x.is_cuda and x.dtype == torch.bfloat16:
+        return _grouped(x, chosen, weights, gate_up, down)
+    if x.shape[0] == 1:
+        return _one_token(x, chosen, weights, gate_up, down)
+    return _by_expert(x, chosen, weights, gate_up, down)
+
+
+def _glu(x: torch.Tensor) -> torch.Tensor:
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def _one_token(
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """One token: its experts one after the other on views of the weights; gathering them would copy megabytes."""
+    inner = torch.cat([F.linear(x, gate_up[e]) for e in chosen[0].tolist()])  # [top_k, 2 * inner]
+    inner = _glu(inner) * weights.view(-1, 1)
+    out = torch.zeros_like(x)
+    for row, e in enumerate(chosen[0].tolist()):
+        out.addmm_(inner[row : row + 1], down[e].t())
+    return out
+
+
+def _by_expert(
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """Tokens sorted by expert, one product for each expert that was chosen at all."""
+    top_k = chosen.shape[1]
+    order = chosen.flatten().argsort(stable=True)
+    tokens = order // top_k
+    rows = x[tokens]
+    counts = torch.bincount(chosen.flatten(), minlength=gate_up.shape[0]).tolist()
+    done = torch.empty_like(rows)
+    begin = 0
+    for expert, count in enumerate(counts):
+        if count:
+            end = begin + count
+            torch.mm(_glu(F.linear(rows[begin:end], gate_up[expert])), down[expert].t(), out=done[begin:end])
+            begin = end
+    done *= weights.flatten()[order].unsqueeze(1)
+    # Summed in the order of a token's own experts, whatever else is in the batch.
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    return done[back].view(len(x), top_k, -1).sum(1)
+
+
+def _grouped(
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """All experts in two grouped products; no loop and no wait for the device."""
+    top_k = chosen.shape[1]
+    order = chosen.flatten().argsort(stable=True)
+    ends = torch.searchsorted(chosen.flatten()[order], torch.arange(gate_up.shape[0], device=x.device), right=True).to(
+        torch.int32
+    )
+    rows = x[order // top_k]
+    inner = _glu(F.grouped_mm(rows, gate_up.transpose(1, 2), offs=ends))
+    done = F.grouped_mm(inner, down.transpose(1, 2), offs=ends) * weights.flatten()[order].unsqueeze(1)
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    return done[back].view(len(x), top_k, -1).sum(1)
