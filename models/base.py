@@ -14,7 +14,8 @@ weights, so that sessions that are out of step share one batch.
 The thinker's *positions* number the tokens in its KV cache, 0 upward, per slot. ``Prefilled`` carries what was computed
 for a run of positions to the talker. When the thinker had to go back (an audio window encoded again), the next
 ``Prefilled.start`` is smaller than what the talker holds, and the talker drops everything from there on first.
-Nothing here reads a clock and nothing blocks on anything but the device.
+Nothing here reads a clock and nothing blocks on anything but the device. A batched call that raises leaves every slot
+in it as it was before: the engine then tries its slots one by one to find the one at fault.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class Spec:
     """Positions one slot can hold."""
     video_rate_hz: float = 0.0
     """Camera frames a second the model wants; 0 = it doesn't see."""
+    audio_token: int | None = None
+    """Id that stands at audio positions in ``Prefilled.ids`` (usage counts it); None: all multimodal ones are audio."""
+    talker_sampling: Sampling | None = None
+    """How the checkpoint's authors draw its speech; the seed is the reply's. None: as the text is drawn."""
 
     def __post_init__(self) -> None:
         for name in ("input_rate_hz", "output_rate_hz", "frame_samples", "groups", "context_tokens"):

@@ -12,6 +12,7 @@ ParleyError
 |   +-- Conflict             conversation_already_has_active_response
 +-- ServerError            ours: an ``error`` event of type server_error
     +-- ServerFull           server_full (``retry_after_s``)
+    +-- ContextFull          context_full
     +-- EngineFailed         engine_failed
     +-- MalformedCallError   malformed_function_call
 
@@ -113,6 +114,12 @@ class ServerFull(ServerError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ContextFull(ServerError):
+    """The conversation (or all of them together) holds more than the model's cache: delete items."""
+
+    code = "context_full"
 
 
 class EngineFailed(ServerError):

@@ -4,8 +4,10 @@
     transport <--Effect-- session <--EngineOutput-- pump <------------ engine
 
 Rules. All are plain data: they pickle (the engine is a process of its own) and none is subclassed. ``session`` is a
-number the pump gave out, never reused. ``epoch`` counts what was cut: the session raises it to cancel, and whatever
-carries an older one is dropped wherever it is met. Times are monotonic seconds, audio lengths are samples.
+number the pump gave out, never reused. ``epoch`` counts what was cut: the session raises it to cancel, and a reply (its
+command, its outputs, its playout) that carries an older one is dropped wherever it is met. What changes the context
+(Extend) or belongs to an item (Transcribe, TranscriptOut) is never stale; Rewind is what takes it back.
+Times are monotonic seconds, audio lengths are samples.
 """
 
 from __future__ import annotations
@@ -250,13 +252,15 @@ class Finished:
 
 @dataclass(frozen=True)
 class TranscriptOut:
-    """Words of the user's audio item; ``done`` with the last of them. ``text`` is a delta."""
+    """Words of the user's audio item; ``done`` with the last of them. ``text`` is a delta. ``failure``, where not
+    empty (then ``done``), says why there is no transcript."""
 
     session: int
     epoch: int
     item_id: str
     text: str
     done: bool
+    failure: str = ""
 
 
 @dataclass(frozen=True)
