@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 A `VoiceDetector` says of one short frame whether somebody's voice is in it; it may be wrong often. `Vad` turns that
-into *edges* that can be relied upon: speech starts when `START_VOICED` of the last `START_WINDOW` frames were voiced, at the
-first of them; it ends when `END_UNVOICED` frames in a row were not, at the end of the last voiced one. Positions are
-sample numbers since the `Vad` began, so that any chunking of the input gives the same edges at the same places.
+into *edges* that can be relied upon: speech starts when `START_VOICED` of the last `START_WINDOW` frames were voiced,
+at the first of them; it ends when `END_UNVOICED` frames in a row were not, at the end of the last voiced one. Positions
+are sample numbers since the `Vad` began, so that any chunking of the input gives the same edges at the same places.
 
 How long a silence means that the turn is over is not decided here but in the endpointer: silence is
 ``vad.position - edge.at``.
