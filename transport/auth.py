@@ -156,7 +156,7 @@ class Gate:
 
     def _known(self, value: str) -> bool:
         # Every key is compared, each in constant time.
-        return any([hmac.compare_digest(value.encode(), key.encode()) for key in self.api_keys])
+        return sum(hmac.compare_digest(value.encode(), key.encode()) for key in self.api_keys) > 0
 
     def _admit_local(self, headers: Mapping[str, str]) -> Caller:
         name, _ = _authority(headers.get("host", ""))
