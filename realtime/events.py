@@ -292,12 +292,14 @@ class Send:
 @dataclass(frozen=True)
 class Play:
     """Reply audio that is due now, int16 [n] at ``Spec.output_rate_hz``. ``start`` is its first sample's number within
-    the item. A WebSocket turns it into ``response.output_audio.delta``, a media track into packets."""
+    the item, ``output_index`` the item's place in the response. A WebSocket turns it into
+    ``response.output_audio.delta``, a media track into packets."""
 
     response_id: str
     item_id: str
     start: int
     pcm: Pcm16 = field(repr=False)
+    output_index: int = 0
 
 
 @dataclass(frozen=True)
