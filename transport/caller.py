@@ -17,9 +17,9 @@ import numpy as np
 
 from models.base import Pcm
 from realtime.events import Pcm16
-from transport.media import pcm16_decode
+from realtime.pcm import PCM16, decode, to_int16
 
-RATE_HZ = 24000  # of both directions; audio/pcm knows no other in the OpenAI API
+RATE_HZ = PCM16.rate_hz  # of both directions
 SPEECH_FLOOR_DB = -35.0  # below the loudest 10 ms: room, breath, a recording's noise
 END_STATUSES = ("completed", "incomplete", "failed", "cancelled")
 
@@ -151,7 +151,7 @@ class Conversation:
                 self._waiting = False
                 self._active.add(_response_id(event))
             case "response.output_audio.delta":
-                turn.player.push(pcm16_decode(base64.b64decode(event["delta"])), now_s)
+                turn.player.push(to_int16(decode(base64.b64decode(event["delta"]), PCM16)), now_s)
             case "response.output_audio_transcript.delta" | "response.output_text.delta":
                 turn.said += str(event.get("delta", ""))
             case "response.function_call_arguments.done":

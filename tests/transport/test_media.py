@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 from itertools import pairwise
 
 import av
@@ -10,28 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.base import Pcm
-from realtime.errors import InvalidAudio, InvalidField
+from realtime.errors import InvalidAudio
 from realtime.events import Pcm16
-from transport.media import (
-    ALAW,
-    ALAW_LEVELS,
-    PCM16_24K,
-    ULAW,
-    ULAW_LEVELS,
-    AudioFormat,
-    Inbound,
-    Outbound,
-    Resampler,
-    alaw_decode,
-    alaw_encode,
-    from_base64,
-    pcm16_decode,
-    pcm16_encode,
-    to_float,
-    to_pcm16,
-    ulaw_decode,
-    ulaw_encode,
-)
+from realtime.pcm import PCM16, PCM16_16K, PCMA, PCMU, AudioFormat, decode, encode, to_int16
+from transport.media import Inbound, Outbound, Resampler
 
 EVERY_SAMPLE = np.arange(-32768, 32768).astype(np.int16)
 EVERY_CODE = bytes(range(256))
@@ -55,36 +36,13 @@ def ffmpeg_encode(codec: str, pcm: Pcm16) -> bytes:
     return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
-@pytest.mark.parametrize(
-    ("codec", "decode", "encode"),
-    [("pcm_mulaw", ulaw_decode, ulaw_encode), ("pcm_alaw", alaw_decode, alaw_encode)],
-)
-def test_g711_agrees_with_ffmpeg(codec, decode, encode) -> None:
-    np.testing.assert_array_equal(decode(EVERY_CODE), ffmpeg_decode(codec, EVERY_CODE))
-    wide = EVERY_SAMPLE.astype(np.int32)
-    ours = np.abs(decode(encode(EVERY_SAMPLE)).astype(np.int32) - wide)
-    theirs = np.abs(decode(ffmpeg_encode(codec, EVERY_SAMPLE)).astype(np.int32) - wide)
-    assert (ours <= theirs).all()
-
-
-@pytest.mark.parametrize(("levels", "encode"), [(ULAW_LEVELS, ulaw_encode), (ALAW_LEVELS, alaw_encode)])
-def test_g711_gives_the_nearest_level(levels, encode) -> None:
-    wide = EVERY_SAMPLE.astype(np.int32)
-    error = np.abs(levels[np.frombuffer(encode(EVERY_SAMPLE), np.uint8)].astype(np.int32) - wide)
-    nearest = np.min([np.abs(wide - int(level)) for level in levels], axis=0)
-    np.testing.assert_array_equal(error, nearest)
-
-
-def test_g711_codes_survive_a_round_trip() -> None:
-    assert alaw_encode(alaw_decode(EVERY_CODE)) == EVERY_CODE
-    # mu-law has two zeros; 0x7F (negative zero) comes back as 0xFF
-    assert ulaw_encode(ulaw_decode(EVERY_CODE)) == EVERY_CODE.replace(b"\x7f", b"\xff")
-
-
-def test_pcm16_and_float_are_inverse() -> None:
-    np.testing.assert_array_equal(to_pcm16(to_float(EVERY_SAMPLE)), EVERY_SAMPLE)
-    np.testing.assert_array_equal(pcm16_decode(pcm16_encode(EVERY_SAMPLE)), EVERY_SAMPLE)
-    np.testing.assert_array_equal(to_pcm16(np.array([2.0, -2.0, 1.0], np.float32)), [32767, -32768, 32767])
+@pytest.mark.parametrize(("codec", "wire"), [("pcm_mulaw", PCMU), ("pcm_alaw", PCMA)])
+def test_the_wires_g711_agrees_with_ffmpeg(codec: str, wire: AudioFormat) -> None:
+    np.testing.assert_array_equal(to_int16(decode(EVERY_CODE, wire)), ffmpeg_decode(codec, EVERY_CODE))
+    wide = EVERY_SAMPLE.astype(np.float64)
+    ours = np.std(to_int16(decode(encode(EVERY_SAMPLE, wire), wire)) - wide)
+    theirs = np.std(to_int16(decode(ffmpeg_encode(codec, EVERY_SAMPLE), wire)) - wide)
+    assert ours < 1.01 * theirs  # not code for code: on a segment's edge ffmpeg takes the nearer level, ITU truncates
 
 
 def cut(pcm: Pcm, places: list[int]) -> list[Pcm]:
@@ -139,13 +97,13 @@ def test_a_flushed_resampler_begins_anew() -> None:
     assert not len(resampler.flush())
 
 
-@pytest.mark.parametrize("wire", [PCM16_24K, ULAW, ALAW, AudioFormat("audio/pcm", 16000)])
+@pytest.mark.parametrize("wire", [PCM16, PCMU, PCMA, PCM16_16K])
 def test_inbound_is_one_continuous_stream(wire: AudioFormat) -> None:
     pcm = np.random.default_rng(2).integers(-9000, 9000, 9600).astype(np.int16)
-    payload = wire.encode(pcm)
+    payload = encode(pcm, wire)
     one, many = Inbound(16000), Inbound(16000)
     at_once = np.concatenate([one.decode(payload, wire), one.flush()])
-    step = wire.bytes_per_second // 50
+    step = wire.rate_hz * wire.bytes_per_sample // 50
     parts = [many.decode(payload[i : i + step], wire) for i in range(0, len(payload), step)]
     np.testing.assert_array_equal(np.concatenate([*parts, many.flush()]), at_once)
     assert abs(len(at_once) / 16000 - 9600 / wire.rate_hz) < 1e-3
@@ -154,8 +112,8 @@ def test_inbound_is_one_continuous_stream(wire: AudioFormat) -> None:
 def test_a_change_of_the_input_format_loses_nothing() -> None:
     inbound = Inbound(16000)
     second = np.zeros(24000, np.int16)
-    got = len(inbound.decode(PCM16_24K.encode(second), PCM16_24K))
-    got += len(inbound.decode(ULAW.encode(second[:8000]), ULAW))
+    got = len(inbound.decode(encode(second, PCM16), PCM16))
+    got += len(inbound.decode(encode(second[:8000], PCMU), PCMU))
     got += len(inbound.flush())
     assert got == 32000
 
@@ -163,45 +121,28 @@ def test_a_change_of_the_input_format_loses_nothing() -> None:
 def test_bad_audio_leaves_the_stream_as_it_was() -> None:
     pcm = np.random.default_rng(3).integers(-9000, 9000, 4800).astype(np.int16)
     clean, disturbed = Inbound(16000), Inbound(16000)
-    expected = [clean.decode(PCM16_24K.encode(half), PCM16_24K) for half in (pcm[:2400], pcm[2400:])]
-    first = disturbed.decode(PCM16_24K.encode(pcm[:2400]), PCM16_24K)
-    with pytest.raises(InvalidAudio, match="even number"):
-        disturbed.decode(b"abc", PCM16_24K)
-    second = disturbed.decode(PCM16_24K.encode(pcm[2400:]), PCM16_24K)
+    expected = [clean.decode(encode(half, PCM16), PCM16) for half in (pcm[:2400], pcm[2400:])]
+    first = disturbed.decode(encode(pcm[:2400], PCM16), PCM16)
+    with pytest.raises(InvalidAudio, match="odd"):
+        disturbed.decode(b"abc", PCM16)
+    second = disturbed.decode(encode(pcm[2400:], PCM16), PCM16)
     np.testing.assert_array_equal(np.concatenate([first, second]), np.concatenate(expected))
 
 
-@pytest.mark.parametrize("wire", [PCM16_24K, ULAW, ALAW])
+@pytest.mark.parametrize("wire", [PCM16, PCMU, PCMA])
 def test_outbound_says_an_item_whole(wire: AudioFormat) -> None:
     pcm = np.random.default_rng(4).integers(-9000, 9000, 24000).astype(np.int16)
     outbound = Outbound(24000)
     payload = b"".join(outbound.encode(pcm[i : i + 1920], wire) for i in range(0, 24000, 1920)) + outbound.flush()
-    assert len(payload) == wire.bytes_per_second
-    if wire == PCM16_24K:
-        np.testing.assert_array_equal(pcm16_decode(payload), pcm)
+    assert len(payload) == wire.rate_hz * wire.bytes_per_sample
+    if wire == PCM16:
+        np.testing.assert_array_equal(to_int16(decode(payload, PCM16)), pcm)
 
 
 def test_a_cut_item_leaves_nothing_for_the_next() -> None:
     silence, loud = np.zeros(2400, np.int16), np.full(2400, 9000, np.int16)
     outbound = Outbound(24000)
-    outbound.encode(loud, ULAW)
+    outbound.encode(loud, PCMU)
     outbound.reset()
-    heard = ulaw_decode(outbound.encode(silence, ULAW) + outbound.flush())
+    heard = decode(outbound.encode(silence, PCMU) + outbound.flush(), PCMU)
     assert not heard.any()
-
-
-@pytest.mark.parametrize("audio", [None, 7, "a", "****", "AAA", "ÄÄÄÄ", "AA AA"])
-def test_what_is_not_base64_is_refused(audio: object) -> None:
-    with pytest.raises(InvalidAudio, match="base64"):
-        from_base64(audio)
-
-
-@given(st.binary(max_size=200))
-def test_base64_comes_back(payload: bytes) -> None:
-    assert from_base64(base64.b64encode(payload).decode()) == payload
-
-
-@pytest.mark.parametrize(("kind", "rate_hz"), [("audio/opus", 24000), ("audio/pcm", 0), ("audio/pcm", 96000)])
-def test_an_unknown_format_is_refused(kind: str, rate_hz: int) -> None:
-    with pytest.raises(InvalidField):
-        AudioFormat(kind, rate_hz)
