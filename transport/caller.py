@@ -81,7 +81,7 @@ class Turn:
     spoken_s: float | None = None
     """When the last sample of speech left (mouth)."""
     asked: bool = False
-    """The whole question was sent."""
+    """All its speech was sent."""
     errors: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     """Function calls of the answer, ``name(arguments)``."""
@@ -109,8 +109,9 @@ class Conversation:
         self.turns: list[Turn] = []
         self.session: Mapping[str, Any] = {}
         self._waiting = False  # the server holds user audio that no response has answered yet
+        self._unread: set[str] = set()  # user items whose transcript has not come
         self._active: set[str] = set()  # responses in progress
-        self._answers = 0  # responses of this turn that ended after the question had been asked
+        self._answers = 0  # responses of this turn that ended after all of it had been said
 
     def ask(self, question: str) -> Turn:
         """A new question begins."""
@@ -119,15 +120,15 @@ class Conversation:
         return self.turns[-1]
 
     def answered(self, now_s: float) -> bool:
-        """The question was sent, its answer is whole, and has been played to its end."""
+        """All was said, its answer is whole, and has been played to its end."""
         turn = self.turns[-1]
         done = turn.asked and self._answers > 0 and not self._active and not self._waiting
         return done and now_s >= turn.player.ends_s
 
     @property
-    def answering(self) -> bool:
-        """A response to this turn has begun."""
-        return bool(self._active) or self._answers > 0
+    def transcribed(self) -> bool:
+        """The transcript of everything said so far has come."""
+        return not self._unread
 
     def receive(self, event: Mapping[str, Any], now_s: float) -> None:
         """One server event, at the time it came. Unknown ones are passed over."""
@@ -145,8 +146,12 @@ class Conversation:
                     turn.player.cut(now_s)
             case "input_audio_buffer.committed":
                 self._waiting = True
+                self._unread.add(str(event.get("item_id", "")))
             case "conversation.item.input_audio_transcription.completed":
+                self._unread.discard(str(event.get("item_id", "")))
                 turn.heard = f"{turn.heard} {event.get('transcript', '')}".strip()
+            case "conversation.item.input_audio_transcription.failed":
+                self._unread.discard(str(event.get("item_id", "")))
             case "response.created":
                 self._waiting = False
                 self._active.add(_response_id(event))

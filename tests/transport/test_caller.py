@@ -74,19 +74,18 @@ def test_one_turn() -> None:
     assert call.session == {"model": "tiny"}
     turn = call.ask("question.wav")
     turn.spoken_s, turn.asked = 3.0, True
-    assert not call.answering
     for event in (
         {"type": "input_audio_buffer.speech_started"},
-        {"type": "input_audio_buffer.committed"},
+        {"type": "input_audio_buffer.committed", "item_id": "i1"},
         created("r1"),
         {"type": "response.output_audio_transcript.delta", "delta": "Hel"},
         delta(RATE_HZ // 2),
         {"type": "response.output_audio_transcript.delta", "delta": "lo."},
-        {"type": "conversation.item.input_audio_transcription.completed", "transcript": "Hi there"},
+        {"type": "conversation.item.input_audio_transcription.completed", "item_id": "i1", "transcript": "Hi there"},
         {"type": "something.of.tomorrow", "x": 1},
     ):
         call.receive(event, 3.5)
-    assert call.answering
+    assert call.transcribed
     assert not call.answered(9.0)  # still being made
     call.receive(done("r1"), 3.6)
     call.receive({"type": "parley.latency", "response_id": "r1", "ttfa": 0.2, "prefill_lag": 3}, 3.6)
