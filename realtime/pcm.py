@@ -1,7 +1,7 @@
 """Audio as the wire carries it: bytes <-> samples, and whole clips from one rate to another.
 
-Live audio is resampled by the transport, chunk by chunk. What is here is for whole clips inside events: audio of an item
-that a client puts into the conversation, audio of an item that it retrieves.
+Live audio is resampled by the transport, chunk by chunk. What is here is for whole clips inside events: the audio of an
+item that a client puts into the conversation, or retrieves from it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def to_int16(pcm: npt.NDArray[np.floating | np.int16]) -> Pcm16:
     """float -> int16, rounded and clipped; int16 passes through."""
     if pcm.dtype == np.int16:
         return pcm.astype(np.int16, copy=False)
-    return np.clip(np.rint(pcm * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return np.asarray(np.clip(np.rint(pcm * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1), np.int16)
 
 
 # --- G.711 (ITU-T G.711, 1988): 8 bits = sign, 3 of exponent, 4 of mantissa ------------------------------------
@@ -83,31 +83,31 @@ def _decode_table(kind: str) -> Pcm16:
     if kind == "audio/pcmu":
         code = ~code & 0xFF
         magnitude = ((((code & 0xF) << 3) + 0x84) << ((code >> 4) & 7)) - 0x84
-        return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
+        return np.asarray(np.where(code & 0x80, -magnitude, magnitude), np.int16)
     code = code ^ 0x55
     exponent = (code >> 4) & 7
     mantissa = (code & 0xF) << 4
     magnitude = np.where(exponent == 0, mantissa + 8, (mantissa + 0x108) << np.maximum(exponent - 1, 0))
-    return np.where(code & 0x80, magnitude, -magnitude).astype(np.int16)
+    return np.asarray(np.where(code & 0x80, magnitude, -magnitude), np.int16)
 
 
 def _exponent(magnitude: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """floor(log2) - 7, exact for what fits 16 bits; 0 below 256."""
-    return np.maximum(np.frexp(magnitude.astype(np.float32))[1] - 8, 0).astype(np.int32)
+    return np.asarray(np.maximum(np.frexp(magnitude.astype(np.float32))[1] - 8, 0), np.int32)
 
 
 def _mu_law(samples: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     magnitude = np.minimum(np.abs(samples & ~3), 32635) + 0x84  # the standard takes 14 bits
     exponent = _exponent(magnitude)
     code = np.where(samples < 0, 0x80, 0) | (exponent << 4) | ((magnitude >> (exponent + 3)) & 0xF)
-    return (~code & 0xFF).astype(np.uint8)
+    return np.asarray(~code & 0xFF, np.uint8)
 
 
 def _a_law(samples: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     magnitude = np.where(samples < 0, -samples - 1, samples)
     exponent = _exponent(magnitude)
     mantissa = (magnitude >> np.maximum(exponent + 3, 4)) & 0xF
-    return ((np.where(samples < 0, 0, 0x80) | (exponent << 4) | mantissa) ^ 0x55).astype(np.uint8)
+    return np.asarray((np.where(samples < 0, 0, 0x80) | (exponent << 4) | mantissa) ^ 0x55, np.uint8)
 
 
 # --- rates --------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """What a client may set: a session's settings, and how ``session.update`` changes them.
 
-Settings are frozen. ``update`` takes the partial ``session`` object of the GA API (older spellings were already put into
-that shape by ``protocol_beta``) and returns new settings, or raises InvalidField and leaves no trace.
+Settings are frozen. ``update`` takes the partial ``session`` object of the GA API (``protocol_beta`` has put older
+spellings into that shape before) and returns new settings, or raises InvalidField and leaves no trace.
 
 Stock clients send what is made for other models. That is never an error: an unknown voice becomes ours and the session
-object says which, the name of a transcription model is kept, ``tracing``, ``noise_reduction``, ``speed``, ``truncation``,
-``prompt`` and ``reasoning`` are taken and have no effect, which the session object says too.
+object says which, the name of a transcription model is kept, and ``tracing``, ``noise_reduction``, ``speed``,
+``truncation``, ``prompt`` and ``reasoning`` are taken and have no effect, which the session object says too.
 """
 
 from __future__ import annotations
