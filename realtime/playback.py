@@ -1,0 +1,245 @@
+"""The ledger of one reply's sound: what was generated, sent, played, heard.
+
+Theory of operation
+-------------------
+Four counts, each at most the one before, all in samples of the reply at the model's output rate:
+
+    generated   came from the engine
+    sent        given to the transport: at most ``ahead_ms`` more than the listener's clock has come to
+    played      left the listener's loudspeaker: as the client reports, else by the listener's clock
+    heard       played, cut down to whole words by the alignment
+
+The *listener's clock* starts with the first piece sent and runs in real time. It stands still while the reply is held,
+and while it has come to everything that was sent although more is being made: that is an underrun, counted and never
+hidden. Without reports, what is played lies ``player_ms`` behind this clock (network and jitter buffer, assumed), and
+is marked as estimated. Pure: ``now`` is monotonic seconds, given by the caller, never decreasing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from realtime.alignment import Aligner, Alignment
+from realtime.events import Pcm16
+
+REPORT_FRESH_S = 0.5
+"""A playout report older than this no longer counts as a report."""
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How far ahead of the listener a reply is sent."""
+
+    ahead_ms: float | None = 100.0
+    """At most this much more than was played is under way; None: all at once."""
+    piece_ms: float = 20.0
+    """Audio is sent in pieces of at least this length, except the last."""
+    player_ms: float = 50.0
+    """Assumed delay from sent to played, where the client doesn't report."""
+
+    def __post_init__(self) -> None:
+        if self.piece_ms <= 0 or self.player_ms < 0:
+            raise ValueError("piece_ms must be positive and player_ms not negative")
+        if self.ahead_ms is not None and self.ahead_ms < self.piece_ms:
+            raise ValueError(f"ahead_ms ({self.ahead_ms}) must hold at least one piece ({self.piece_ms} ms)")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Audio that is due: ``start`` is its first sample's number, ``text_end`` the characters it may have said."""
+
+    start: int
+    pcm: Pcm16
+    text_end: int
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the listener heard of a reply."""
+
+    samples: int
+    tokens: int
+    text: str
+    estimated: bool
+    """No fresh report: by the listener's clock less an assumed delay."""
+    proportional: bool
+    """The words come from the last resort of the alignment."""
+
+
+class Playback:
+    """One reply's ledger. ``opened`` false keeps everything back (a guessed reply) until `open`."""
+
+    def __init__(self, rate_hz: int, pacing: Pacing, aligner: Aligner | None = None, *, opened: bool = True) -> None:
+        self._rate_hz = rate_hz
+        self._pacing = pacing
+        self.alignment = Alignment(rate_hz, aligner)
+        self._opened = opened
+        self._waiting: list[Pcm16] = []
+        self._origin_s: float | None = None  # when the listener's clock would have stood at sample 0
+        self._held_at: float | None = None  # the clock's samples while it stands still
+        self._report: tuple[int, float] | None = None
+        self.sent = 0
+        self.underrun_samples = 0
+        self.shifts = 0
+        """Changes of the listener's clock so far: whoever follows it looks here for news."""
+
+    # --- what comes in ---
+
+    def add_text(self, text: str, tokens: int) -> None:
+        self.alignment.add_text(text, tokens)
+
+    def add_audio(self, pcm: Pcm16, tokens: int) -> None:
+        """Rendered speech, int16 [n]; may be empty."""
+        self.alignment.add_audio(len(pcm), tokens)
+        if len(pcm):
+            self._waiting.append(pcm)
+
+    def finish(self) -> None:
+        """Nothing more will be generated."""
+        self.alignment.complete = True
+
+    def open(self) -> None:
+        """What was kept back may be sent."""
+        self._opened = True
+
+    def report(self, samples: int, now: float) -> None:
+        """The client says what was played by now."""
+        self._report = (max(0, min(samples, self.sent)), now)
+
+    # --- counts ---
+
+    @property
+    def generated(self) -> int:
+        return self.alignment.samples
+
+    @property
+    def all_sent(self) -> bool:
+        """Nothing is left to send, and nothing will come."""
+        return self.alignment.complete and self.sent == self.generated
+
+    @property
+    def underrun_ms(self) -> float:
+        return 1000 * self.underrun_samples / self._rate_hz
+
+    def clock(self, now: float) -> float:
+        """Where the listener's clock stands, in samples; may lie past ``sent`` while an underrun goes on."""
+        if self._held_at is not None:
+            return self._held_at
+        return 0.0 if self._origin_s is None else (now - self._origin_s) * self._rate_hz
+
+    def played(self, now: float) -> int:
+        """Samples that left the loudspeaker by now."""
+        if self._report is not None and self._held_at is None:
+            samples, at_s = self._report
+            return min(self.sent, samples + int((now - at_s) * self._rate_hz))
+        behind = self._pacing.player_ms / 1000 * self._rate_hz
+        return max(0, min(self.sent, int(self.clock(now) - behind)))
+
+    def over(self, now: float) -> bool:
+        """Everything was played (or there was nothing to play)."""
+        return self.all_sent and now >= self._over_s()
+
+    def heard(self, now: float) -> Heard:
+        """What the listener heard by now."""
+        samples = self.played(now)
+        said = self.alignment.said(samples)
+        fresh = self._report is not None and now - self._report[1] <= REPORT_FRESH_S
+        return Heard(samples, said.tokens, said.text, not fresh, said.proportional)
+
+    # --- what goes out ---
+
+    def due(self, now: float) -> list[Piece]:
+        """What may be sent now; counted as sent."""
+        if not self._opened or self._held_at is not None or not self._waiting:
+            return []
+        self._notice_underrun(now)
+        room = self._room(now)
+        pieces = []
+        while self._waiting and room >= min(self._piece, self._left()):
+            pcm = self._take(room)
+            if self._origin_s is None:
+                self._origin_s = now
+                self.shifts += 1
+            start, self.sent = self.sent, self.sent + len(pcm)
+            room -= len(pcm)
+            pieces.append(Piece(start, pcm, self.alignment.bound(self.sent)))
+        return pieces
+
+    def deadline(self) -> float | None:
+        """When `due` or `over` will have something new to say, if only time passes."""
+        if self._origin_s is None or self._held_at is not None:
+            return None
+        if self.all_sent:
+            return self._over_s()
+        if not self._waiting or self._pacing.ahead_ms is None:
+            return None
+        wanted = self.sent + min(self._piece, self._left()) - self._ahead
+        return self._origin_s + wanted / self._rate_hz
+
+    def hold(self, now: float) -> None:
+        """The listener's clock stands still and nothing is sent."""
+        if self._held_at is None:
+            self._held_at = min(self.clock(now), float(self.sent)) if self.sent else 0.0
+            self.shifts += 1
+
+    def release(self, now: float) -> None:
+        """On from where it was held."""
+        if self._held_at is None:
+            return
+        if self._origin_s is not None:
+            self._origin_s = now - self._held_at / self._rate_hz
+        self._report = None
+        self._held_at = None
+        self.shifts += 1
+
+    @property
+    def held(self) -> bool:
+        return self._held_at is not None
+
+    @property
+    def _piece(self) -> int:
+        return int(self._pacing.piece_ms / 1000 * self._rate_hz)
+
+    @property
+    def _ahead(self) -> float:
+        assert self._pacing.ahead_ms is not None
+        return self._pacing.ahead_ms / 1000 * self._rate_hz
+
+    def _left(self) -> int:
+        """Samples that wait; a short rest before more comes doesn't count as a piece."""
+        left = self.generated - self.sent
+        return left if self.alignment.complete else max(left, self._piece)
+
+    def _room(self, now: float) -> int:
+        unsent = self.generated - self.sent
+        if self._pacing.ahead_ms is None:
+            return unsent
+        # Half a sample: a wake-up at exactly the deadline must find its piece due, whatever the rounding.
+        return min(unsent, int(self.clock(now) + self._ahead - self.sent + 0.5))
+
+    def _notice_underrun(self, now: float) -> None:
+        if self._origin_s is None:
+            return
+        late = self.clock(now) - self.sent
+        if late > 0:
+            self.underrun_samples += int(late)
+            self._origin_s += late / self._rate_hz
+            self.shifts += 1
+
+    def _take(self, room: int) -> Pcm16:
+        """At most ``room`` samples from the front."""
+        front = self._waiting.pop(0)
+        if len(front) < min(self._piece, room) and self._waiting:
+            self._waiting[0] = np.concatenate([front, self._waiting[0]])
+            return self._take(room)
+        if len(front) > room:
+            self._waiting.insert(0, front[room:])
+            front = front[:room]
+        return front
+
+    def _over_s(self) -> float:
+        if self._origin_s is None:
+            return float("-inf") if not self.generated else float("inf")
+        return self._origin_s + self.generated / self._rate_hz + self._pacing.player_ms / 1000

@@ -1,0 +1,202 @@
+"""The ledger: nothing sent too early, nothing lost, and an honest account of what was heard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realtime.alignment import Alignment, is_word_end, shorten
+from realtime.playback import Pacing, Piece, Playback
+
+RATE = 24_000
+FRAME = 1920
+WORDS = "Water boils at a hundred degrees, at sea level."
+
+
+def pcm(n: int) -> np.ndarray:
+    return np.arange(n).astype(np.int16)
+
+
+def told(playback: Playback) -> Playback:
+    """One token a word, all text at once."""
+    for i, word in enumerate(WORDS.split()):
+        playback.add_text((" " if i else "") + word, i + 1)
+    return playback
+
+
+def whole(seconds: float, pacing: Pacing | None = None) -> Playback:
+    playback = told(Playback(RATE, pacing or Pacing()))
+    playback.add_audio(pcm(int(seconds * RATE)), len(WORDS.split()))
+    playback.finish()
+    return playback
+
+
+def run(playback: Playback, until_s: float, now: float = 0.0) -> list[tuple[float, Piece]]:
+    """Wakes exactly at the deadlines, as the pump does."""
+    sent = [(now, piece) for piece in playback.due(now)]
+    for _ in range(10_000):
+        at = playback.deadline()
+        if at is None or at > until_s or playback.over(now):
+            return sent
+        assert at > now, "a deadline must lead to progress"
+        now = at
+        sent += [(now, piece) for piece in playback.due(now)]
+    raise AssertionError("never ends")
+
+
+def test_a_whole_reply_is_sent_at_the_listeners_pace() -> None:
+    sent = run(whole(2.0), 10)
+    assert [p.start for _, p in sent] == list(np.cumsum([0] + [len(p.pcm) for _, p in sent])[:-1])
+    assert np.array_equal(np.concatenate([p.pcm for _, p in sent]), pcm(2 * RATE))
+    assert all(p.start + len(p.pcm) <= (at + 0.1) * RATE + 1 for at, p in sent)
+    assert sent[-1][0] == pytest.approx(1.9, abs=0.03)
+
+
+def test_pacing_off_sends_all_at_once() -> None:
+    playback = whole(2.0, Pacing(ahead_ms=None))
+    assert sum(len(p.pcm) for p in playback.due(0.0)) == 2 * RATE
+    assert not playback.over(2.0)
+    assert playback.over(2.1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4000), st.floats(0, 0.3)), min_size=1, max_size=40))
+def test_any_arrival_is_sent_whole_in_order_and_never_far_ahead(arrivals: list[tuple[int, float]]) -> None:
+    playback, now, pieces = Playback(RATE, Pacing()), 0.0, []
+    for samples, gap in arrivals:
+        playback.add_audio(pcm(samples), 0)
+        pieces += playback.due(now)
+        now += gap
+        pieces += playback.due(now)
+        assert playback.sent <= playback.clock(now) + 0.1 * RATE + 1
+        assert 0 <= playback.played(now) <= playback.sent <= playback.generated
+    playback.finish()
+    pieces += playback.due(now)
+    pieces += [p for _, p in run(playback, now + 60, now)]
+    assert playback.all_sent
+    assert sum(len(p.pcm) for p in pieces) == sum(samples for samples, _ in arrivals)
+    assert [p.start for p in pieces] == list(np.cumsum([0] + [len(p.pcm) for p in pieces])[:-1])
+
+
+def test_an_underrun_is_counted_and_shifts_the_clock() -> None:
+    playback = Playback(RATE, Pacing())
+    playback.add_audio(pcm(FRAME), 1)
+    playback.due(0.0)
+    playback.add_audio(pcm(FRAME), 2)
+    playback.due(0.28)
+    assert playback.underrun_ms == pytest.approx(200, abs=1)
+    assert playback.clock(0.28) == pytest.approx(FRAME, abs=1)
+    playback.finish()
+    assert not playback.over(0.28 + 0.08)
+    assert playback.over(0.28 + 0.08 + 0.05 + 1e-6)
+
+
+def test_the_end_of_a_reply_is_no_underrun() -> None:
+    playback = whole(0.5)
+    run(playback, 10)
+    assert playback.underrun_ms == 0
+    assert playback.over(0.55 + 1e-6)
+
+
+def test_held_means_nothing_is_sent_and_no_time_passes() -> None:
+    playback = whole(2.0)
+    run(playback, 0.5)
+    playback.hold(0.5)
+    sent, played = playback.sent, playback.played(0.5)
+    assert playback.due(5.0) == []
+    assert playback.deadline() is None
+    assert playback.played(5.0) == played
+    playback.release(5.0)
+    assert playback.played(5.0) == played
+    assert playback.underrun_ms == 0
+    again = run(playback, 20, 5.0)
+    assert again[0][1].start == sent
+
+
+def test_a_guess_is_kept_back() -> None:
+    playback = Playback(RATE, Pacing(), opened=False)
+    playback.add_audio(pcm(FRAME), 1)
+    assert playback.due(1.0) == []
+    assert playback.deadline() is None
+    playback.open()
+    assert len(playback.due(1.0)[0].pcm) == FRAME
+    assert playback.underrun_ms == 0
+
+
+def test_a_report_is_believed_over_the_clock() -> None:
+    playback = whole(2.0)
+    run(playback, 1.0)
+    assert playback.heard(1.0).estimated
+    playback.report(int(0.7 * RATE), 1.0)
+    heard = playback.heard(1.1)
+    assert not heard.estimated
+    assert heard.samples == pytest.approx(0.8 * RATE, abs=2)
+
+
+def test_a_report_beyond_what_was_sent_is_not_believed() -> None:
+    playback = whole(2.0)
+    playback.due(0.0)
+    playback.report(10 * RATE, 0.0)
+    assert playback.played(0.0) == playback.sent
+
+
+def test_heard_is_whole_words_and_grows() -> None:
+    playback = whole(3.0)
+    last = -1
+    for step in range(0, 3 * RATE + 1, 600):
+        said = playback.alignment.said(step)
+        assert WORDS.startswith(said.text)
+        assert said.tokens == len(said.text.split())
+        assert len(said.text) >= last
+        last = len(said.text)
+    assert playback.alignment.said(3 * RATE).text == WORDS
+    assert not playback.alignment.said(3 * RATE).proportional
+    assert playback.alignment.said(RATE).proportional
+
+
+def test_what_the_talker_had_not_taken_in_cannot_have_been_said() -> None:
+    alignment = Alignment(RATE)
+    for i, word in enumerate(WORDS.split()):
+        alignment.add_text((" " if i else "") + word, i + 1)
+    alignment.add_audio(3 * RATE, 2)
+    alignment.add_audio(3 * RATE, 9)
+    assert alignment.said(3 * RATE).text == "Water boils"
+    assert alignment.said(0).text == ""
+
+
+def test_an_aligner_is_believed_over_the_guess() -> None:
+    alignment = Alignment(RATE, aligner=lambda samples: len("Water boils at"))
+    for i, word in enumerate(WORDS.split()):
+        alignment.add_text((" " if i else "") + word, i + 1)
+    alignment.add_audio(3 * RATE, 9)
+    said = alignment.said(RATE)
+    assert (said.text, said.tokens, said.proportional) == ("Water boils at", 3, False)
+
+
+def test_words_of_many_tokens_are_kept_whole() -> None:
+    alignment = Alignment(RATE)
+    for i, text in enumerate(["un", "believ", "able", " things", "."]):
+        alignment.add_text(text, i + 1)
+    alignment.add_audio(2 * RATE, 5)
+    alignment.complete = True
+    assert {alignment.said(s).text for s in range(0, 2 * RATE + 1, 480)} <= {
+        "",
+        "unbelievable",
+        "unbelievable things",
+        "unbelievable things.",
+    }
+
+
+@given(st.text(max_size=60), st.integers(0, 5000), st.integers(0, 5000))
+def test_shorten_gives_a_prefix_that_ends_a_word(text: str, heard_ms: int, total_ms: int) -> None:
+    short = shorten(text, heard_ms, total_ms)
+    assert text.startswith(short)
+    assert is_word_end(text, len(short)) or not short
+    if heard_ms >= total_ms:
+        assert short == text
+
+
+def test_impossible_pacing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one piece"):
+        Pacing(ahead_ms=5)
