@@ -1,0 +1,1 @@
+"""The small checkpoint that ships with Parley, and how it was made."""

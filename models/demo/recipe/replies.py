@@ -1,0 +1,78 @@
+"""What the talker learns from: spoken replies as codec frames, with the text and where each word lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import script
+from .codec import VOICE, Trainer
+from .flite import RATE_HZ, Utterance, speak
+from .talker import Vocabulary
+from .work import Progress, load_state, save_state, work_folder
+
+SEED = 2
+COUNT = 4000
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One spoken reply.
+
+    ids        int64 [tokens], the thinker's tokens
+    codes      int64 [frames, groups]
+    spoken     bool [frames, tokens]: the tokens of the word that frame says (in a pause: of the word before it)
+    """
+
+    text: str
+    ids: Tensor
+    codes: Tensor
+    spoken: Tensor
+
+
+def recordings(count: int = COUNT) -> list[Utterance]:
+    """The training sentences, spoken; made once and kept in the work folder."""
+    path = work_folder() / "replies.pt"
+    known = load_state(path)
+    if known is not None and known["seed"] == SEED and len(known["texts"]) >= count:
+        return [
+            Utterance(text, pcm.numpy().astype(np.float32) / 32768.0, (), tuple(map(tuple, words)))
+            for text, pcm, words in zip(known["texts"], known["pcm"], known["words"], strict=True)
+        ][:count]
+    made = [speak(t, VOICE) for t in Progress("talker: sentences").over(script.sentences(SEED, count, held_out=False))]
+    save_state(
+        path,
+        {
+            "seed": SEED,
+            "texts": [u.text for u in made],
+            "pcm": [torch.from_numpy((u.pcm * 32768.0).astype(np.int16)) for u in made],
+            "words": [[list(w) for w in u.words] for u in made],
+        },
+    )
+    return made
+
+
+def spoken_words(utterance: Utterance, frames: int, frame_s: float) -> list[int]:
+    """For each frame the index of the word it says: the last word that began before the frame's middle."""
+    starts = np.array([start for start, _ in utterance.words])
+    middles = (np.arange(frames) + 0.5) * frame_s
+    return [max(0, int(np.searchsorted(starts, middle, side="right")) - 1) for middle in middles]
+
+
+def reply(utterance: Utterance, codec: Trainer, words: Vocabulary) -> Reply:
+    """Encodes one utterance."""
+    codes = codec.encode(torch.from_numpy(np.array(utterance.pcm)))
+    of_frame = torch.tensor(spoken_words(utterance, len(codes), codec.config.frame_samples / RATE_HZ))
+    of_token = torch.tensor(words.word_of_token(utterance.text))
+    ids = torch.tensor(words.ids(utterance.text))
+    return Reply(utterance.text, ids, codes, of_frame[:, None] == of_token[None, :])
+
+
+def replies(codec: Trainer, words: Vocabulary, utterances: Sequence[Utterance]) -> list[Reply]:
+    """Encodes all; the codec must have been trained."""
+    codec.encoder.eval()
+    return [reply(utterance, codec, words) for utterance in Progress("talker: codes").over(utterances)]

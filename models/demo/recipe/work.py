@@ -1,0 +1,69 @@
+"""Where training keeps its state, and how it shows that it is alive."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def work_folder() -> Path:
+    """`$PARLEY_DEMO_WORK`, or `.work/demo` beside the sources. Made when it is missing."""
+    default = Path(__file__).resolve().parents[3] / ".work" / "demo"
+    folder = Path(os.environ.get("PARLEY_DEMO_WORK", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes whole or not at all."""
+    half = path.with_suffix(".tmp")
+    torch.save(state, half)
+    half.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """What `save_state` wrote; None when there is nothing yet."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+class Progress:
+    """A line on stderr: redrawn on a terminal, every half minute in a log."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self._last = name, 0.0
+        self._live = sys.stderr.isatty()
+
+    def show(self, share: float, **figures: float) -> None:
+        """`share` 0..1 is done."""
+        now = time.monotonic()
+        if now - self._last < (0.2 if self._live else 30.0):
+            return
+        self._last = now
+        words = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        end = "\r" if self._live else "\n"
+        print(f"{self.name} {share:6.1%} {words}".ljust(100), end=end, file=sys.stderr, flush=True)
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Shows how far a loop is."""
+        total = len(items) if isinstance(items, Sized) else 0
+        for place, item in enumerate(items):
+            if total:
+                self.show(place / total)
+            yield item
+        self.done()
+
+    def done(self) -> None:
+        """Leaves the last line standing."""
+        if self._live:
+            print(file=sys.stderr)
