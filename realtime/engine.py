@@ -1,0 +1,271 @@
+"""The one that touches the device: takes commands, schedules, steps, delivers.
+
+Theory of operation
+-------------------
+``submit`` may be called from any thread; it only notes the command. ``step(now)`` is the whole loop body: it takes in
+what was submitted, lets every session do what costs nothing (``EngineSession.advance``), and runs the one most urgent
+unit of work (``schedule.choose``). Work gathers while a unit runs; there is no batching timer. A host (``host.py``)
+calls ``step`` in a thread or a process of its own; tests call it with a clock of theirs.
+
+A session's error stays its own: a batched call that raises is tried slot by slot, who raises alone is at fault. Of
+these, a full cache costs the session what was not prefilled yet; anything else costs it its slot, since nobody knows
+what state that is in. When nothing works any more (``fault_limit``), the engine raises EngineBroken and is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from models.base import InvalidPart, Model, ModelError, SlotsExhausted
+from realtime.engine_counters import Counters
+from realtime.engine_scribe import Scribe
+from realtime.engine_session import EngineSession
+from realtime.engine_units import Owner, Units
+from realtime.events import (
+    Cancel,
+    Close,
+    EngineCommand,
+    EngineOutput,
+    Failed,
+    Open,
+    Opened,
+    Playout,
+    Refused,
+    Rewind,
+    Transcribe,
+    TranscriptOut,
+)
+from realtime.schedule import Batch, Costs, EngineConfig, Load, Rank, Stage, Work, choose
+
+log = logging.getLogger(__name__)
+Deliver = Callable[[EngineOutput], None]
+T = TypeVar("T")
+
+
+class EngineBroken(RuntimeError):
+    """The device or the model no longer works for anybody; only a fresh engine may."""
+
+
+class Engine:
+    """All sessions of one device. ``deliver`` gets every output, within ``step``; ``clock`` times the units."""
+
+    def __init__(
+        self,
+        model: Model,
+        config: EngineConfig | None = None,
+        deliver: Deliver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model = model
+        self.config = config or EngineConfig()
+        self.deliver: Deliver = deliver or (lambda output: None)
+        self._clock = clock
+        self._inbox: deque[EngineCommand] = deque()
+        self._sessions: dict[int, EngineSession] = {}
+        self._owners: dict[int, Owner] = {}  # by thinker slot
+        self._counters = Counters()
+        self._costs = Costs()
+        self._load = Load()
+        self._units = Units(model, self._owners, self._counters, self._fault)
+
+    def submit(self, command: EngineCommand) -> None:
+        """Notes a command for the next step. From any thread."""
+        self._inbox.append(command)
+
+    def step(self, now: float) -> float | None:
+        """One turn of the loop. Gives when to call it again: ``now``, later, or None = not before a submit.
+
+        Raises EngineBroken when the model fails for everybody."""
+        while self._inbox:
+            self._take(self._inbox.popleft(), now)
+        works: list[Work] = []
+        for session in list(self._sessions.values()):
+            works += self._safely(session, partial(self._session_works, session, now))
+        scribes = [owner for owner in self._owners.values() if isinstance(owner, Scribe)]
+        for order, scribe in enumerate(scribes):
+            works += self._safely(scribe, partial(self._scribe_works, scribe, order))
+        chosen = choose(works, now, self._costs, self.config)
+        if not isinstance(chosen, Batch):
+            return chosen
+        self._run(chosen)
+        return now
+
+    def stats(self) -> dict[str, float]:
+        """Figures for metrics, flat. From any thread."""
+        sessions = list(self._sessions.values())
+        model = self.model
+        stages = (model.thinker, model.talker, model.codec)
+        return {
+            "sessions": len(sessions),
+            "replying": sum(session.reply is not None for session in sessions),
+            "slots": len(self._owners),
+            "queue": len(self._inbox) + sum(len(session.queue) for session in sessions),
+            "load": self._load.at(self._clock()),
+            "memory_bytes": sum(stage.memory_bytes() for stage in stages if stage is not None),
+            **self._counters.as_dict(),
+        }
+
+    def _session_works(self, session: EngineSession, now: float) -> list[Work]:
+        session.advance(now)
+        return session.works(now)
+
+    def _scribe_works(self, scribe: Scribe, order: int) -> list[Work]:
+        scribe.advance()
+        return scribe.works(order)
+
+    # --- commands ------------------------------------------------
+
+    def _take(self, command: EngineCommand, now: float) -> None:
+        if isinstance(command, Open):
+            self._open(command, now)
+            return
+        session = self._sessions.get(command.session)
+        if session is None:
+            return  # it failed or was refused; what was under way to it means nothing
+        if isinstance(command, Close):
+            self._close(session)
+        elif isinstance(command, Playout):
+            session.report(command)
+        elif isinstance(command, Cancel):
+            self._safely(session, partial(session.cancel, command))
+        elif isinstance(command, Rewind):
+            self._safely(session, partial(session.rewind, command))
+        else:
+            session.queue.append(command)
+
+    def _open(self, command: Open, now: float) -> None:
+        if command.session in self._sessions:
+            return  # a second Open of our own making changes nothing
+        config = self.config
+        if config.max_sessions and len(self._sessions) >= config.max_sessions:
+            self._refuse(command, f"All {config.max_sessions} sessions are taken.")
+        elif self._load.at(now) > config.max_load:
+            self._refuse(command, "The server is busy speaking with everybody who is here.")
+        else:
+            try:
+                slot = self._claim()
+            except SlotsExhausted:
+                self._refuse(command, f"All {len(self._owners)} slots are taken.")
+                return
+            except Exception as error:
+                log.exception("no slot for session %d", command.session)
+                self._refuse(command, f"The model could not open a slot: {error}")
+                return
+            session = EngineSession(
+                command.session, slot, self.model, config, self.deliver, self._transcribe, self._counters
+            )
+            self._sessions[command.session] = self._owners[slot] = session
+            self.deliver(Opened(command.session))
+
+    def _claim(self) -> int:
+        """A slot in every stage, or in none."""
+        model = self.model
+        slot = model.thinker.open()
+        opened: list[Callable[[int], None]] = [model.thinker.close]
+        try:
+            if model.talker is not None:
+                model.talker.open(slot)
+                opened.append(model.talker.close)
+            if model.codec is not None:
+                model.codec.open(slot)
+        except Exception:
+            for close in reversed(opened):
+                close(slot)
+            raise
+        return slot
+
+    def _refuse(self, command: Open, why: str) -> None:
+        self._counters.refused += 1
+        retry_s = self.config.retry_after_s
+        self.deliver(Refused(command.session, f"{why} Please try again in {retry_s:.0f} s.", retry_s))
+
+    def _close(self, session: EngineSession) -> None:
+        """Frees the session and its transcripts; whatever a stage says to that, the rest is freed."""
+        self._sessions.pop(session.number, None)
+        for slot, owner in list(self._owners.items()):
+            mine = owner is session or (isinstance(owner, Scribe) and owner.command.session == session.number)
+            if not mine:
+                continue
+            del self._owners[slot]
+            try:
+                owner.close()
+            except Exception:
+                log.exception("slot %d of session %d did not close cleanly", slot, session.number)
+
+    def _transcribe(self, command: Transcribe, slot: int) -> None:
+        try:
+            scribe = Scribe(command, self.model, slot, self.deliver, self.config.transcript_tokens)
+        except ModelError as error:
+            why = f"No transcript: {error}"
+            self.deliver(TranscriptOut(command.session, command.epoch, command.item_id, "", True, why))
+            return
+        self._owners[scribe.slot] = scribe
+
+    # --- units ------------------------------------------------
+
+    def _run(self, batch: Batch) -> None:
+        began_s = self._clock()
+        tokens = self._units.run(batch, self._clock)
+        ended_s = self._clock()
+        self._counters.unit(batch.stage, len(batch.slots), ended_s - began_s)
+        self._costs.learn(batch.stage, ended_s - began_s, tokens)
+        if batch.rank is Rank.REPLY:
+            self._load.add(ended_s - began_s, ended_s)
+        for slot, owner in list(self._owners.items()):
+            if isinstance(owner, Scribe) and owner.closed:
+                del self._owners[slot]
+        if self._units.faults_in_a_row >= self.config.fault_limit:
+            raise EngineBroken(f"{self._units.faults_in_a_row} faults of the model in a row; see the log")
+
+    # --- faults ------------------------------------------------
+
+    def _safely(self, owner: Owner, act: Callable[[], list[T] | None]) -> list[T]:
+        """``act()``; what it raises is the owner's fault alone. A fault gives []."""
+        try:
+            return act() or []
+        except Exception as error:
+            self._fault(owner.slot, None, error)
+            return []
+
+    def _fault(self, slot: int, stage: Stage | None, error: Exception) -> None:
+        """Slot ``slot`` can't go on with what it was doing."""
+        owner = self._owners.get(slot)
+        if isinstance(owner, Scribe):
+            log.warning("a transcript of session %d failed", owner.command.session, exc_info=error)
+            del self._owners[slot]
+            try:
+                owner.fail("The model failed while it transcribed.")
+            except Exception:
+                log.exception("slot %d did not close cleanly", slot)
+        elif owner is not None:
+            try:
+                lived = self._recover(owner, stage, error)
+            except Exception as second:
+                error, lived = second, False
+            if not lived:
+                self._lose(owner, error)
+
+    def _recover(self, session: EngineSession, stage: Stage | None, error: Exception) -> bool:
+        """Faults after which the slot is still sound."""
+        if isinstance(error, SlotsExhausted):
+            if session.speech_ends(stage):
+                return True
+            why = "The conversation is longer than the model's memory has room for; what came last was not taken in."
+            session.lose_pending("context_full", f"{why} Delete earlier items.")
+            return True
+        if isinstance(error, InvalidPart):
+            session.lose_pending("invalid_value", f"The model can't take this input: {error}")
+            return True
+        return False
+
+    def _lose(self, session: EngineSession, error: Exception) -> None:
+        log.error("session %d failed and is closed", session.number, exc_info=error)
+        self._counters.failed += 1
+        self._close(session)
+        why = "The model failed in this conversation; it is closed. Please connect again."
+        self.deliver(Failed(session.number, session.epoch, "engine_failed", why, fatal=True))

@@ -1,0 +1,301 @@
+"""One reply being made: what it is ready for, what came out of each unit, when it is over.
+
+PREFILL -> the header and all before it go through the thinker
+TEXT    -> tokens are decoded and read; what is speech goes to the talker
+(speech runs beside TEXT and after it: the talker makes frames, the codec samples)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.base import Call, Mark, Model, Reading, Sampling, Speech
+from realtime.engine_context import Context
+from realtime.events import (
+    AudioOut,
+    CallOut,
+    EngineOutput,
+    Finished,
+    MalformedOut,
+    Pcm16,
+    Reply,
+    TextOut,
+    Timing,
+)
+from realtime.schedule import EngineConfig, Listener, Rank, Stage, Work
+
+if TYPE_CHECKING:
+    import torch
+
+CLOSING_TOKENS = 8  # room left in the context so that a reply can be closed
+AUDIBLE = 0.01  # of full scale, -40 dBFS: below this a sample counts as silence in ``ttfa_audible``
+
+
+@dataclass
+class _Timer:
+    """Moments of a reply, in seconds after the turn was decided."""
+
+    decided_at_s: float
+    ttft_s: float | None = None
+    ttfa_s: float | None = None
+    audible_s: float | None = None
+    silent: int = 0  # samples before the first audible one
+
+    def token(self, now: float) -> None:
+        if self.ttft_s is None:
+            self.ttft_s = now - self.decided_at_s
+
+    def audio(self, pcm: Pcm16, rate_hz: int, now: float) -> None:
+        if self.ttfa_s is None:
+            self.ttfa_s = now - self.decided_at_s
+        if self.audible_s is None:
+            loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > AUDIBLE * 32767)
+            if len(loud):
+                self.audible_s = self.ttfa_s + (self.silent + int(loud[0])) / rate_hz
+            self.silent += len(pcm)
+
+
+@dataclass
+class _Speaking:
+    """The talker's side of a reply."""
+
+    fed: list[int] = field(default_factory=list)  # per token fed: the reply's tokens up to it
+    frames: int = 0  # made by the talker
+    waiting: deque[tuple[torch.Tensor, int]] = field(default_factory=deque)  # codes not rendered, tokens taken in
+    begun: bool = False
+    ended: bool = False
+
+    @property
+    def taken(self) -> int:
+        """Of the reply's tokens those that the talker has taken in: one a frame."""
+        return self.fed[min(self.frames, len(self.fed)) - 1] if self.fed and self.frames else 0
+
+
+class ReplyRun:
+    """A reply of one session, from its header to its last sample. The caller runs the units and tells the results."""
+
+    def __init__(
+        self,
+        command: Reply,
+        context: Context,
+        listener: Listener,
+        config: EngineConfig,
+        deliver: Callable[[EngineOutput], None],
+    ) -> None:
+        self.command = command
+        self.context = context
+        self.ids: list[int] = []
+        self.reason = ""  # of the end of the text; "" while it goes on
+        self.decoding = False
+        self.prefilled = 0
+        self.underrun_s = 0.0
+        self._model: Model = context.model
+        self._slot = context.slot
+        self._listener = listener
+        self._config = config
+        self._deliver = deliver
+        self._reader = self._model.prompt.reader()
+        self._timer = _Timer(command.decided_at_s)
+        self._speaking = _Speaking()
+        self._speak = command.speak and self._model.talker is not None and self._model.codec is not None
+        self._input = 0  # positions in the cache when the reply began
+        self._eos: int | None = None
+        self._last_token_s = command.decided_at_s
+        self.mark: Mark = self._model.thinker.mark(self._slot)
+        listener.start(command.epoch)
+        context.append(self._model.prompt.reply())
+
+    @property
+    def voice(self) -> str:
+        """The voice to speak with; the model's first where none was asked for."""
+        return self.command.voice or next(iter(self._model.spec.voices), "")
+
+    @property
+    def complete(self) -> bool:
+        """Text and speech are over and everything was delivered."""
+        spoken = not self._speaking.begun or (self._speaking.ended and not self._speaking.waiting)
+        return bool(self.reason) and spoken
+
+    # --- what it is ready for ------------------------------------------------
+
+    def works(self, now: float) -> list[Work]:
+        """The units this reply is ready for. Empty: it is stuck, which is our own bug."""
+        due_s = self._due_s(now)
+        if not self.decoding:
+            stage = Stage.ENCODE if self._model.thinker.unencoded(self._slot) else Stage.PREFILL
+            return [Work(self._slot, stage, Rank.REPLY, due_s)]
+        works = []
+        speaking, frame_s = self._speaking, self._model.spec.frame_s
+        start_s = self._start_s(now)
+        if speaking.waiting:
+            works.append(Work(self._slot, Stage.RENDER, Rank.REPLY, due_s))
+        needs_text = True
+        if speaking.begun and not speaking.ended:
+            assert self._model.talker is not None, "only a talker speaks"
+            ready = self._model.talker.ready(self._slot)
+            ahead = len(speaking.fed) - speaking.frames
+            needs_text = not ready or ahead < self._config.text_lead_tokens
+            if ready:
+                works.append(Work(self._slot, Stage.FRAME, Rank.REPLY, due_s, start_s))
+            due_s += max(0, ahead) * frame_s
+        elif speaking.ended or not self._speak:
+            due_s, start_s = max(due_s, self._last_token_s + self._config.ttfa_target_ms / 1000), -math.inf
+        if needs_text and not self.reason:
+            works.append(Work(self._slot, Stage.DECODE, Rank.REPLY, due_s, start_s))
+        return works
+
+    def _due_s(self, now: float) -> float:
+        if self._timer.ttfa_s is None:
+            return self.command.decided_at_s + self._config.ttfa_target_ms / 1000
+        return self._listener.dry_at_s(now)
+
+    def _start_s(self, now: float) -> float:
+        """The lead over playout is bounded, with what the codec has still to render counted in."""
+        frame_s = self._model.spec.frame_s
+        lead_s = max(self._config.lead_ms / 1000, 2 * frame_s)
+        return self._listener.ready_at_s(now, lead_s - (1 + len(self._speaking.waiting)) * frame_s)
+
+    # --- what came out ------------------------------------------------
+
+    def begin_text(self) -> None:
+        """Everything before the reply is in the cache."""
+        self._input = self.context.length
+        self._model.thinker.begin(self._slot, self.command.sampling)
+        self.decoding = True
+
+    def token(self, token: int, now: float) -> None:
+        """The thinker decoded ``token``."""
+        self._timer.token(now)
+        self._last_token_s = now
+        if token in self._model.prompt.eos:
+            self._eos = token
+            self.end_text("completed")
+            return
+        self.ids.append(token)
+        self._read(self._reader.push(token))
+        full = self.context.length + CLOSING_TOKENS >= self._model.spec.context_tokens
+        if full or len(self.ids) >= self.command.max_tokens:
+            self.end_text("max_tokens")
+
+    def end_text(self, reason: str) -> None:
+        """There is no more text; the speech of what there is goes on."""
+        self._read(self._reader.finish())
+        self.reason = reason
+        if self._speaking.begun and not self._speaking.ended:
+            assert self._model.talker is not None, "only a talker speaks"
+            self._model.talker.feed_end(self._slot)
+
+    def frame(self, codes: torch.Tensor | None) -> None:
+        """The talker made a frame, or ended the speech."""
+        speaking = self._speaking
+        if codes is None:
+            speaking.ended = True
+            return
+        speaking.frames += 1
+        speaking.waiting.append((codes, speaking.taken))
+        if speaking.frames >= self._config.reply_frames:
+            self.end_speech()
+
+    def end_speech(self) -> None:
+        """The speech stops with what is made, and the text with it: ``max_tokens``."""
+        self._speaking.ended = True
+        if not self.reason:
+            self.end_text("max_tokens")
+        self.reason = "max_tokens"
+
+    @property
+    def codes(self) -> torch.Tensor:
+        """int64 [groups]: the frame to render next."""
+        return self._speaking.waiting[0][0]
+
+    def rendered(self, samples: torch.Tensor, now: float) -> None:
+        """The codec rendered ``codes``: float32 [n]. Raises ValueError where they are no sound."""
+        _, tokens = self._speaking.waiting[0]
+        self._play(samples, tokens, now)
+        self._speaking.waiting.popleft()
+
+    def _play(self, samples: torch.Tensor, tokens: int, now: float) -> None:
+        pcm = to_pcm16(samples)
+        if not len(pcm):
+            return
+        started = self._timer.ttfa_s is not None
+        self._timer.audio(pcm, self._model.spec.output_rate_hz, now)
+        dry_s = self._listener.add(len(pcm), now)
+        self.underrun_s += dry_s if started else 0.0
+        self._deliver(AudioOut(self.command.session, self.command.epoch, pcm, tokens))
+
+    def _read(self, readings: Iterable[Reading]) -> None:
+        session, epoch, tokens = self.command.session, self.command.epoch, len(self.ids)
+        for reading in readings:
+            if isinstance(reading, Speech):
+                if reading.text:
+                    self._deliver(TextOut(session, epoch, reading.text, tokens))
+                self._say(reading.token)
+            elif isinstance(reading, Call):
+                self._deliver(CallOut(session, epoch, reading.name, reading.arguments, tokens))
+            else:
+                self._deliver(MalformedOut(session, epoch, reading.text, reading.reason, tokens))
+
+    def _say(self, token: int) -> None:
+        talker, codec, speaking = self._model.talker, self._model.codec, self._speaking
+        if not self._speak or talker is None or codec is None or speaking.ended:
+            return
+        if not speaking.begun:
+            codec.reset(self._slot)
+            talker.begin(self._slot, self.voice, self._talker_sampling())
+            speaking.begun = True
+        talker.feed(self._slot, self._model.thinker.embedding([token])[0])
+        speaking.fed.append(len(self.ids))
+
+    def _talker_sampling(self) -> Sampling:
+        asked, own, text = self.command.talker_sampling, self._model.spec.talker_sampling, self.command.sampling
+        if asked is not None:
+            return asked
+        return text if own is None else replace(own, seed=text.seed)
+
+    # --- the end ------------------------------------------------
+
+    def finish(self, now: float) -> Finished:
+        """Closes the complete reply in the context, delivers the last samples; gives its last output."""
+        if self._speaking.begun and self._model.codec is not None:
+            self._play(self._model.codec.flush(self._slot), self._speaking.taken, now)
+        self._end_speech_state()
+        self._model.thinker.end(self._slot)
+        self.context.append(self._model.prompt.end_reply(self._eos))
+        self.context.name(self.command.key)
+        usage = self.context.usage(self._input - self.prefilled, len(self.ids), self._speaking.frames, self._input)
+        timer = self._timer
+        timing = Timing(self.prefilled, timer.ttft_s, timer.ttfa_s, timer.audible_s)
+        return Finished(self.command.session, self.command.epoch, self.reason, usage, timing)
+
+    def cut(self, keep: int) -> int:
+        """Ends the reply at once. The context keeps its first ``keep`` tokens; gives how many that were."""
+        self._end_speech_state()
+        keep = min(keep, len(self.ids))
+        if keep <= 0:
+            self.context.to_mark(self.mark)
+            return 0
+        self._model.thinker.end(self._slot, keep)
+        self.context.append(self._model.prompt.end_reply(None))
+        self.context.name(self.command.key)
+        return keep
+
+    def _end_speech_state(self) -> None:
+        if self._speaking.begun and self._model.talker is not None:
+            self._model.talker.end(self._slot)
+            self._speaking.waiting.clear()
+
+
+def to_pcm16(samples: torch.Tensor) -> Pcm16:
+    """float32 [n], -1..1 -> int16 [n]. Raises ValueError where a sample is not finite."""
+    pcm = samples.cpu().numpy()
+    if not np.isfinite(pcm).all():
+        raise ValueError("the codec rendered samples that are not finite")
+    whole: Pcm16 = np.rint(np.clip(pcm, -1.0, 1.0) * 32767).astype(np.int16)
+    return whole

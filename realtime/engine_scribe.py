@@ -1,0 +1,77 @@
+"""One transcript of user audio, made on a fork of the session's slot, below every reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from models.base import GREEDY, Model, Reading, Speech
+from realtime.events import EngineOutput, Transcribe, TranscriptOut
+from realtime.schedule import Rank, Stage, Work
+
+
+class Scribe:
+    """Transcribes on a fork of its own; closed by ``close``, whatever came of it. Raises what the model raises."""
+
+    def __init__(
+        self, command: Transcribe, model: Model, parent: int, deliver: Callable[[EngineOutput], None], max_tokens: int
+    ) -> None:
+        self.command = command
+        self.slot = model.thinker.fork(parent)
+        self.closed = False
+        self._model = model
+        self._deliver = deliver
+        self._left = max_tokens
+        self._reader = model.prompt.reader()
+        self._decoding = False
+        try:
+            for part in model.prompt.transcribe():
+                model.thinker.append(self.slot, part)
+        except Exception:
+            self.close()
+            raise
+
+    def works(self, order_s: float) -> list[Work]:
+        """The unit this transcript is ready for; older ones (a smaller ``order_s``) first."""
+        thinker = self._model.thinker
+        stage = Stage.DECODE
+        if not self._decoding:
+            stage = Stage.ENCODE if thinker.unencoded(self.slot) else Stage.PREFILL
+        return [Work(self.slot, stage, Rank.TRANSCRIBE, order_s)]
+
+    def advance(self) -> None:
+        """Begins to write once everything is in the cache."""
+        thinker = self._model.thinker
+        if not self._decoding and not thinker.unencoded(self.slot) and not thinker.pending(self.slot):
+            thinker.begin(self.slot, GREEDY)
+            self._decoding = True
+
+    def token(self, token: int) -> None:
+        """One more token of the transcript."""
+        self._left -= 1
+        if token not in self._model.prompt.eos:
+            self._write(self._reader.push(token))
+            if self._left > 0:
+                return
+        self._write(self._reader.finish())
+        self._out("", done=True)
+        self.close()
+
+    def fail(self, why: str) -> None:
+        """There is no transcript."""
+        self._out("", done=True, failure=why)
+        self.close()
+
+    def close(self) -> None:
+        """Frees the fork."""
+        if not self.closed:
+            self.closed = True
+            self._model.thinker.close(self.slot)
+
+    def _write(self, readings: Iterable[Reading]) -> None:
+        for reading in readings:
+            if isinstance(reading, Speech) and reading.text:
+                self._out(reading.text)
+
+    def _out(self, text: str, done: bool = False, failure: str = "") -> None:
+        command = self.command
+        self._deliver(TranscriptOut(command.session, command.epoch, command.item_id, text, done, failure))

@@ -1,0 +1,200 @@
+"""Which work the engine does next: by the moment each listener runs dry. Pure.
+
+Theory of operation
+-------------------
+The engine's work comes in units: a batched call of one stage of the model. Every session names the units it is ready
+for as ``Work``; ``choose`` takes the most urgent one and lets everybody who is ready for the same stage ride along.
+
+1. Ranks never mix: a reply goes before the background prefill of people who still speak, that before transcripts.
+2. Within a rank the earliest deadline goes first. A reply's deadline is the moment its listener runs dry; before its
+   first sound it is the turn's decision plus the target for first audio.
+3. A reply whose listener has ``lead_ms`` of made audio is not ready before some of that was played (``start_s``).
+4. A prefill is cut into pieces that end before anybody who is listening runs dry, as far as the measured cost of a
+   token tells: a turn that just ended, or somebody's long text, never makes a listener wait for more than a piece.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from realtime.events import Playout
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the engine divides its device."""
+
+    lead_ms: float = 240.0
+    """Made audio that may wait for its listener, at most."""
+    ttfa_target_ms: float = 200.0
+    """A turn's first audio is due this long after the turn was decided."""
+    text_lead_tokens: int = 8
+    """Tokens that text may run ahead of speech, at most; text-only replies run freely."""
+    prefill_tokens: int = 512
+    """Positions in one prefill, at most."""
+    piece_tokens: int = 32
+    """Positions in one prefill while somebody is about to run dry: enough to get on at all."""
+    transcript_tokens: int = 256
+    """Tokens of one transcript of user audio, at most."""
+    reply_frames: int = 4096
+    """Codec frames of one reply, at most."""
+    max_sessions: int = 0
+    """Sessions that may be open at once; 0 = as many as the model has slots for."""
+    max_load: float = math.inf
+    """Share of the last seconds the device was busy for replies, above which nobody else is let in."""
+    retry_after_s: float = 5.0
+    """What a refused session is told to wait."""
+    fault_limit: int = 8
+    """Faults of the model in a row, without one call that worked, after which the engine gives itself up."""
+
+    def __post_init__(self) -> None:
+        for name in ("lead_ms", "ttfa_target_ms", "text_lead_tokens", "prefill_tokens", "piece_tokens", "fault_limit"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"EngineConfig.{name} must be positive, not {getattr(self, name)}")
+
+
+class Stage(IntEnum):
+    """Stages of the model; of two units with the same deadline the one nearer to the listener goes first."""
+
+    RENDER = 0
+    FRAME = 1
+    DECODE = 2
+    PREFILL = 3
+    ENCODE = 4
+
+
+class Rank(IntEnum):
+    """What waits for what, whatever the deadlines."""
+
+    REPLY = 0
+    LISTEN = 1
+    TRANSCRIBE = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """Thinker slot ``slot`` is ready for one unit of ``stage``, from ``start_s`` on; it is due at ``deadline_s``."""
+
+    slot: int
+    stage: Stage
+    rank: Rank
+    deadline_s: float
+    start_s: float = -math.inf
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One unit: ``slots`` in order of urgency; ``max_tokens`` bounds a prefill."""
+
+    stage: Stage
+    rank: Rank
+    slots: tuple[int, ...]
+    max_tokens: int = 0
+
+
+@dataclass
+class Costs:
+    """What the stages cost here, learned while running: seconds a call, and seconds a position of a prefill."""
+
+    call_s: dict[Stage, float] = field(default_factory=dict)
+    token_s: float = 0.0
+
+    def learn(self, stage: Stage, seconds: float, tokens: int = 0) -> None:
+        """A unit of ``stage`` took ``seconds``; a prefill did ``tokens`` positions."""
+        known = self.call_s.get(stage, seconds)
+        self.call_s[stage] = known + 0.1 * (seconds - known)
+        if tokens:
+            self.token_s += (0.2 if self.token_s else 1.0) * (seconds / tokens - self.token_s)
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds from one token to its sound: what must still fit before a listener runs dry."""
+        return sum(self.call_s.get(stage, 0.0) for stage in (Stage.DECODE, Stage.FRAME, Stage.RENDER))
+
+
+def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig) -> Batch | float | None:
+    """The next unit; or when to ask again, where everybody waits; or None, where there is no work."""
+    ready = [work for work in works if work.start_s <= now]
+    if not ready:
+        return min((work.start_s for work in works if math.isfinite(work.start_s)), default=None)
+    head = min(ready, key=lambda work: (work.rank, work.deadline_s, work.stage))
+    riders = [work for work in ready if work.stage == head.stage and work.rank == head.rank]
+    riders.sort(key=lambda work: work.deadline_s)
+    slots = tuple(work.slot for work in riders)
+    if head.stage is not Stage.PREFILL:
+        return Batch(head.stage, head.rank, slots)
+    return Batch(head.stage, head.rank, slots, piece(works, set(slots), now, costs, config))
+
+
+def piece(works: Sequence[Work], prefilled: set[int], now: float, costs: Costs, config: EngineConfig) -> int:
+    """Positions that may be prefilled at once without making a listener outside ``prefilled`` run dry."""
+    due = [work.deadline_s for work in works if work.rank is Rank.REPLY and work.slot not in prefilled]
+    if not due or not costs.token_s:
+        return config.prefill_tokens
+    slack_s = min(due) - now - costs.frame_s
+    return int(max(config.piece_tokens, min(config.prefill_tokens, slack_s / costs.token_s)))
+
+
+@dataclass
+class Listener:
+    """One listener's clock: how much of what was made has been sent, and when that runs out. Times in seconds."""
+
+    rate_hz: int
+    epoch: int = 0
+    made: int = 0  # samples made in this epoch
+    sent: int = 0  # samples sent at ``at_s``
+    at_s: float = 0.0
+    held: bool = False
+
+    def report(self, playout: Playout) -> None:
+        """What the session says of its playout; other epochs than the one being made are nobody's business."""
+        if playout.epoch != self.epoch:
+            return
+        self.sent = min(playout.samples, self.made)
+        self.at_s = playout.at_s
+        self.held = playout.held
+
+    def start(self, epoch: int) -> None:
+        """A reply of ``epoch`` begins."""
+        if epoch != self.epoch:
+            self.epoch, self.made, self.sent, self.held = epoch, 0, 0, False
+
+    def add(self, samples: int, now: float) -> float:
+        """``samples`` more are made. Gives the seconds for which the listener had nothing to play before."""
+        dry_s = max(0.0, now - self.dry_at_s(now)) if self.made else 0.0
+        if self.made == self.sent or dry_s:  # playout can't have run past what was there: it goes on from here
+            self.sent, self.at_s = self.made, now
+        self.made += samples
+        return dry_s
+
+    def dry_at_s(self, now: float) -> float:
+        """When everything made has been sent. Held playout counts as if it went on now."""
+        return (now if self.held else self.at_s) + (self.made - self.sent) / self.rate_hz
+
+    def ready_at_s(self, now: float, lead_s: float) -> float:
+        """When no more than ``lead_s`` of made audio waits; infinite while held with more than that."""
+        waits_s = self.dry_at_s(now) - now
+        if waits_s <= lead_s:
+            return -math.inf
+        return math.inf if self.held else now + waits_s - lead_s
+
+
+@dataclass
+class Load:
+    """Share of the last ``window_s`` seconds that replies kept the device busy, as a decaying mean."""
+
+    window_s: float = 5.0
+    value: float = 0.0
+    at_s: float = 0.0
+
+    def add(self, busy_s: float, now: float) -> None:
+        """The device was busy for ``busy_s`` until ``now``."""
+        self.value = self.at(now) + busy_s / self.window_s
+        self.at_s = now
+
+    def at(self, now: float) -> float:
+        """The share as of ``now``, 0 to about 1."""
+        return self.value * math.exp(min(0.0, self.at_s - now) / self.window_s)
