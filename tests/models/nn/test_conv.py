@@ -1,0 +1,79 @@
+"""Streamed in any pieces == whole, for each streaming layer."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from models.nn.conv import CausalConv, CausalUpsample, ConvNeXt, Rows, SnakeBeta
+
+CUTS = st.lists(st.integers(1, 9), min_size=1, max_size=8)
+
+
+def filled(module: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for value in module.parameters():
+        nn.init.normal_(value, std=0.5)
+    return module.double().requires_grad_(False)
+
+
+def streamed(module, x, cuts, left):
+    pieces = []
+    for piece in x.split(cuts, -1):
+        y, left = module(piece, left)
+        pieces.append(y)
+    return torch.cat(pieces, -1)
+
+
+@given(CUTS, st.integers(1, 7), st.integers(1, 9))
+@settings(deadline=None, max_examples=25)
+def test_a_causal_convolution_in_pieces_is_the_padded_whole(cuts, kernel, dilation):
+    conv = filled(CausalConv(3, 5, kernel, dilation))
+    x = torch.randn(2, 3, sum(cuts), dtype=torch.double)
+    left = x.new_zeros(2, 3, conv.context)
+    whole = conv.conv(nn.functional.pad(x, (conv.context, 0)))
+    torch.testing.assert_close(streamed(conv, x, cuts, left), whole, rtol=0, atol=1e-12)
+
+
+@given(CUTS, st.integers(1, 5), st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_an_upsampling_in_pieces_is_the_whole_after_its_first_block(cuts, stride, long):
+    up = filled(CausalUpsample(3, 2, stride * (2 if long else 1), stride))
+    x = torch.randn(2, 3, sum(cuts), dtype=torch.double)
+    got = streamed(up, x, cuts, x.new_zeros(2, 3, up.context))
+    whole = up.conv(x)
+    assert got.shape[-1] == stride * x.shape[-1]
+    if long:  # the last block waits for the next input, the first has no input before it
+        got, whole = got[..., stride:], whole[..., stride:-stride]
+    torch.testing.assert_close(got, whole, rtol=0, atol=1e-12)
+
+
+@given(CUTS)
+@settings(deadline=None, max_examples=10)
+def test_a_convnext_block_in_pieces_is_the_whole(cuts):
+    block = filled(ConvNeXt(4))
+    x = torch.randn(2, 4, sum(cuts), dtype=torch.double)
+    left = x.new_zeros(2, 4, block.dwconv.context)
+    torch.testing.assert_close(streamed(block, x, cuts, left), block(x, left)[0], rtol=0, atol=1e-12)
+
+
+def test_snake_keeps_padding_zero():
+    snake = filled(SnakeBeta(4))
+    assert not snake(torch.zeros(1, 4, 3, dtype=torch.double)).any()
+
+
+def test_an_upsampling_of_another_kernel_is_refused():
+    with pytest.raises(ValueError, match="one or two strides"):
+        CausalUpsample(2, 2, 5, 2)
+
+
+@pytest.mark.parametrize("rows", [[1, 2], [3, 0, 2]])
+def test_rows_take_and_put_the_same_rows_and_leave_the_others(rows):
+    state = torch.arange(10.0).view(5, 2)
+    before = state.clone()
+    picked = Rows(rows, state.device)
+    picked.put(state, picked.take(state) + 100)
+    assert torch.equal(state[rows], before[rows] + 100)
+    others = [row for row in range(5) if row not in rows]
+    assert torch.equal(state[others], before[others])
