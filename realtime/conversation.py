@@ -15,8 +15,8 @@ id, gets a new revision, and the key names it (``item``, ``item~1``, ...). A rep
 response's id, as long as all of its items are there, in order and unedited: that is how the engine generated it.
 
 User audio and pictures are kept so that they can be appended again after a rewind: at most ``kept_audio_s`` of audio
-(32 kB a second at 16 kHz) and ``kept_picture_bytes`` of pixels. Beyond that the oldest are let go; the transcript stands
-for the audio. That is no edit: the engine still holds what it heard and saw, and only a rewind past that place makes it
+(32 kB a second at 16 kHz) and ``kept_picture_bytes`` of pixels. Beyond that the oldest are let go; a transcript stands
+for audio. That is no edit: the engine still holds what it heard and saw, and only a rewind past that place makes it
 read instead.
 """
 
@@ -29,7 +29,7 @@ from itertools import takewhile
 
 from models.base import Frame, Instructions, Pcm, Segment
 from realtime.errors import InvalidField, NotFound
-from realtime.items import InputAudio, Item, OutputAudio, segments, user_audio
+from realtime.items import Item, OutputAudio, segments, user_audio
 from realtime.pcm import Pcm16
 
 ROOT = "root"  # previous_item_id of what shall come first

@@ -70,7 +70,7 @@ Content = InputText | InputAudio | InputImage | OutputText | OutputAudio
 
 @dataclass(frozen=True)
 class Item:
-    """One item. ``kind`` is ``message``, ``function_call`` or ``function_call_output``; fields of other kinds are empty.
+    """One item. ``kind`` is ``message``, ``function_call`` or ``function_call_output``; the rest is empty.
 
     ``response_id``: the response that made it; None: it came from the user or the application.
     """

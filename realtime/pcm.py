@@ -38,7 +38,6 @@ class AudioFormat:
 
 
 PCM16 = AudioFormat("audio/pcm", 24000)
-PCM16_16K = AudioFormat("audio/pcm", 16000)  # what the Qwen-Omni-Realtime dialect sends
 PCMU = AudioFormat("audio/pcmu", 8000)
 PCMA = AudioFormat("audio/pcma", 8000)
 

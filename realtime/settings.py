@@ -19,10 +19,11 @@ from typing import Any
 
 from models.base import Instructions, Sampling, Spec
 from realtime.errors import InvalidField
-from realtime.pcm import PCM16, PCM16_16K, PCMA, PCMU, AudioFormat
+from realtime.pcm import PCM16, PCMA, PCMU, AudioFormat
 
 Json = Mapping[str, Any]
 
+RATES_HZ = (8000, 16000, 24000, 48000)  # of audio/pcm; the API has 24000 alone, the rest is ``parley_rate_hz``
 FORMATS = {fmt.type: fmt for fmt in (PCM16, PCMU, PCMA)}
 
 
@@ -222,8 +223,12 @@ def _audio_format(name: str) -> Callable[[Settings, Any, str], Change]:
         if value is None:
             return {}
         fmt = FORMATS[value.get("type") or "audio/pcm"]
-        # A rate that the API doesn't have comes from protocol_beta alone.
-        return {name: PCM16_16K if fmt is PCM16 and value.get("rate") == PCM16_16K.rate_hz else fmt}
+        rate_hz = value.get("parley_rate_hz")
+        if rate_hz is not None and (fmt is not PCM16 or type(rate_hz) is not int or rate_hz not in RATES_HZ):
+            raise InvalidField(
+                f"parley_rate_hz belongs to audio/pcm and is one of {RATES_HZ}", param=f"{where}.parley_rate_hz"
+            )
+        return {name: AudioFormat(fmt.type, rate_hz) if rate_hz else fmt}
 
     return change
 
@@ -285,8 +290,10 @@ _AUDIO_FIELDS: dict[str, dict[str, Callable[[Settings, Any, str], Change]]] = {
 
 
 def format_object(fmt: AudioFormat) -> dict[str, Any]:
-    """``{"type": "audio/pcm", "rate": 24000}``; G.711 has no rate field."""
-    return {"type": fmt.type, "rate": fmt.rate_hz} if fmt.type == "audio/pcm" else {"type": fmt.type}
+    """``{"type": "audio/pcm", "rate": 24000}``; G.711 has no rate field, other rates are ``parley_rate_hz``."""
+    if fmt.type != PCM16.type:
+        return {"type": fmt.type}
+    return {"type": fmt.type, "rate" if fmt == PCM16 else "parley_rate_hz": fmt.rate_hz}
 
 
 def session_object(settings: Settings, session_id: str, expires_at_s: int | None = None) -> dict[str, Any]:
