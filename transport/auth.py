@@ -27,11 +27,11 @@ MAX_SECRETS = 10_000
 
 
 class Denied(Exception):
-    """Not let in. ``status`` is the HTTP status, ``code`` the error code of the wire."""
+    """Not let in. ``status``: HTTP; ``code``: the wire's error code; ``retry_after_s``: when it may have changed."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
 
     def as_error(self) -> dict[str, Any]:
         """The body of the refusal."""

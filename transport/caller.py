@@ -97,9 +97,9 @@ class Turn:
         return self.player.first_s - self.spoken_s
 
     def figures(self) -> dict[str, float]:
-        """Latencies in the words of the design: seconds, but ``underrun_ms`` and token counts."""
-        measured = {} if self.mouth_to_ear_s is None else {"mouth_to_ear": round(self.mouth_to_ear_s, 4)}
-        return {**measured, "underrun_ms": round(1000 * self.player.underrun_s, 1), **self.server}
+        """Latencies in the words of the design, ours first; ``prefill_lag`` counts tokens."""
+        measured = {} if self.mouth_to_ear_s is None else {"mouth_to_ear_ms": round(1000 * self.mouth_to_ear_s, 1)}
+        return {**measured, **self.server, "underrun_ms": round(1000 * self.player.underrun_s, 1)}
 
 
 class Conversation:

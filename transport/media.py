@@ -18,7 +18,7 @@ import numpy as np
 
 from models.base import Pcm
 from realtime.events import Pcm16
-from realtime.pcm import AudioFormat, decode, encode, to_float
+from realtime.pcm import AudioFormat, encode, to_float
 
 RESAMPLER_DELAY_MS = 4.5
 """What ``Resampler`` holds back at most: half its filter at the lower of the two rates (32 taps at 8 kHz)."""
@@ -85,20 +85,17 @@ class Resampler:
 
 
 class Inbound:
-    """Microphone bytes in the session's format -> float32 at the model's rate, as one continuous stream."""
+    """Microphone audio at the wire's rate -> float32 at the model's, as one continuous stream."""
 
     def __init__(self, target_hz: int) -> None:
-        self._target_hz = target_hz
-        self._format: AudioFormat | None = None
         self._resampler = Resampler(target_hz, target_hz)
 
-    def decode(self, payload: bytes, wire: AudioFormat) -> Pcm:
-        """Raises InvalidAudio, after which the stream is as before. A change of ``wire`` loses nothing."""
-        pcm = decode(payload, wire)
-        if wire == self._format:
+    def push(self, pcm: Pcm, rate_hz: int) -> Pcm:
+        """float32 [n] at ``rate_hz``. A change of the rate loses nothing."""
+        if rate_hz == self._resampler.source_hz:
             return self._resampler.push(pcm)
         tail = self._resampler.flush()
-        self._format, self._resampler = wire, Resampler(wire.rate_hz, self._target_hz)
+        self._resampler = Resampler(rate_hz, self._resampler.target_hz)
         return np.concatenate([tail, self._resampler.push(pcm)])
 
     def flush(self) -> Pcm:

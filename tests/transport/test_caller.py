@@ -88,11 +88,13 @@ def test_one_turn() -> None:
     assert call.transcribed
     assert not call.answered(9.0)  # still being made
     call.receive(done("r1"), 3.6)
-    call.receive({"type": "parley.latency", "response_id": "r1", "ttfa": 0.2, "prefill_lag": 3}, 3.6)
+    call.receive(
+        {"type": "parley.latency", "response_id": "r1", "ttfa_ms": 200.0, "e2e_ms": None, "prefill_lag": 3}, 3.6
+    )
     assert not call.answered(3.9)  # still being played
     assert call.answered(4.0)
     assert (turn.heard, turn.said, turn.status) == ("Hi there", "Hello.", "completed")
-    assert turn.figures() == {"mouth_to_ear": 0.5, "underrun_ms": 0.0, "ttfa": 0.2, "prefill_lag": 3}
+    assert turn.figures() == {"mouth_to_ear_ms": 500.0, "underrun_ms": 0.0, "ttfa_ms": 200.0, "prefill_lag": 3}
 
 
 def test_a_pause_in_the_question_does_not_end_the_turn() -> None:
@@ -126,7 +128,7 @@ def test_failures_and_calls_are_kept() -> None:
     assert turn.calls == ['light({"on":true})']
     assert turn.errors == ["no such voice", "engine died"]
     assert turn.mouth_to_ear_s is None
-    assert "mouth_to_ear" not in turn.figures()
+    assert "mouth_to_ear_ms" not in turn.figures()
 
 
 def test_answers_stand_side_by_side() -> None:

@@ -1,0 +1,66 @@
+"""The process that serves: uvicorn with Parley's limits, and an end that lets calls finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from types import FrameType
+
+import uvicorn
+
+from transport.app import PING_S, create_app
+from transport.service import Service
+from transport.websocket import MAX_FRAME_BYTES
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """SIGTERM drains: no new sessions, those that are there may finish. SIGINT, or a second SIGTERM, ends at once."""
+
+    def __init__(self, service: Service, host: str, port: int) -> None:
+        config = uvicorn.Config(
+            create_app(service),
+            host=host,
+            port=port,
+            log_config=None,  # logging is the program's business
+            access_log=False,
+            ws="websockets-sansio",
+            ws_max_size=MAX_FRAME_BYTES,
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=PING_S,
+            ws_per_message_deflate=False,  # base64 of speech hardly shrinks, and costs a core
+            timeout_graceful_shutdown=10,
+        )
+        super().__init__(config)
+        self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Listens, and watches the model load: a server whose model can't be loaded stops."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)  # type: ignore[arg-type]
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        await self._service.loaded()
+        if self._service.failure:
+            self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came (in the main thread, between two bytecodes)."""
+        if sig == signal.SIGTERM and self._draining is None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drain)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        if self._draining is None:
+            log.info("SIGTERM: %d sessions may finish, new ones are refused", self._service.sessions)
+            self._draining = asyncio.create_task(self._drain_and_exit())
+
+    async def _drain_and_exit(self) -> None:
+        await self._service.drain()
+        self.should_exit = True

@@ -1,0 +1,215 @@
+"""One running server: the engine, its sessions, who may come in, and when to stop. What every transport shares.
+
+    loading --> alive --> draining --> stopped
+       |          |
+       +--> dead <+       /healthz says which; only ``alive`` takes new sessions
+
+Logs hold no word of a conversation, unless ``log_transcripts``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from realtime.session import Session
+
+from models.base import Spec
+from realtime import protocol
+from realtime.events import Effect, Input, Send
+from realtime.host import Host
+from realtime.protocol_messages import SessionUpdate
+from realtime.pump import Pump, Pumps
+from realtime.session_config import SessionConfig
+from realtime.settings import Dialect, Settings
+from transport.auth import Caller, Denied, Gate
+from transport.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+GOING_AWAY = 1001  # WebSocket close code (RFC 6455 section 7.4.1)
+RETRY_LOADING_S = 5
+RETRY_ELSEWHERE_S = 1
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """How a server is run."""
+
+    model: str
+    """The name clients see."""
+    drain_s: float = 30.0
+    """How long calls may go on after SIGTERM."""
+    log_transcripts: bool = False
+    session: SessionConfig = field(default_factory=SessionConfig)
+
+
+class Call:
+    """One session as its transport holds it."""
+
+    def __init__(self, pump: Pump, session: Session, metrics: Metrics) -> None:
+        self.session = session
+        self._pump = pump
+        self._metrics = metrics
+        metrics.opened()
+
+    @property
+    def number(self) -> int:
+        """For the log."""
+        return self._pump.number
+
+    def start(self) -> None:
+        """The session claims its slot and greets."""
+        self._pump.start(self.session.start(asyncio.get_running_loop().time()))
+
+    def feed(self, event: Input) -> None:
+        """Plain call; whatever follows from it has been emitted when it returns."""
+        self._pump.feed(event)
+
+    def close(self) -> None:
+        """The transport is gone. Once."""
+        self._pump.close()
+        self._metrics.ended()
+
+
+class Service:
+    """Made once, by ``app``; all methods are called on its loop."""
+
+    def __init__(self, host: Host, gate: Gate, config: ServiceConfig) -> None:
+        self.gate = gate
+        self.config = config
+        self.metrics = Metrics()
+        self._host = host
+        self._pumps: Pumps | None = None
+        self._spec: Spec | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._draining = False
+        self.failure = ""
+        """Why the engine is dead; "" while it is not."""
+
+    # --- life ------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to load the model; sessions are refused until it is there."""
+        self._starting = asyncio.create_task(self._start())
+
+    async def _start(self) -> None:
+        pumps = Pumps(self._host.submit)
+        try:
+            spec = await asyncio.to_thread(self._host.start, pumps.deliver)
+        except Exception as error:
+            self.failure = str(error)
+            log.error("the model can't be served: %s", error)
+            return
+        self._spec, self._pumps = spec, pumps
+        self.metrics.watch_engine(self._host.stats)
+        log.info("ready: %s (%s), voices %s", self.config.model, spec.family, ", ".join(spec.voices) or "none")
+
+    async def loaded(self) -> None:
+        """Waits until the model is loaded, or ``failure`` says why it is not."""
+        if self._starting is not None:
+            await self._starting
+
+    async def drain(self) -> None:
+        """Takes no new sessions, lets those that are there finish for ``drain_s``, then ends them."""
+        self._draining = True
+        deadline = time.monotonic() + self.config.drain_s
+        while self.sessions and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        if self._pumps is not None and self.sessions:
+            log.warning("%d sessions did not finish in %.0f s; they are ended", self.sessions, self.config.drain_s)
+            self._pumps.hangup_all(GOING_AWAY, "the server is going away")
+
+    async def stop(self) -> None:
+        """Ends every session and the engine."""
+        self._draining = True
+        if self._pumps is not None:
+            self._pumps.hangup_all(GOING_AWAY, "the server is going away")
+        if self._starting is not None:
+            self._starting.cancel()
+        await asyncio.to_thread(self._host.stop)
+
+    # --- what is true now ------------------------------------------------
+
+    @property
+    def spec(self) -> Spec:
+        """Of the model that is served; there is one whenever ``check_room`` passes."""
+        assert self._spec is not None
+        return self._spec
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return 0 if self._pumps is None else len(self._pumps)
+
+    @property
+    def state(self) -> str:
+        """``loading``, ``alive``, ``draining`` or ``dead``."""
+        if self._draining:
+            return "draining"
+        if self.failure or (self._spec is not None and not self._host.alive):
+            return "dead"
+        return "loading" if self._spec is None else "alive"
+
+    # --- sessions ------------------------------------------------
+
+    def admit(self, headers: Mapping[str, str], subprotocols: Iterable[str] = ()) -> Caller:
+        """Raises Denied."""
+        return self.gate.admit(headers, subprotocols, time.time())
+
+    def check_room(self) -> None:
+        """Raises Denied (503) when no session can be opened now. A full engine says so in the session itself."""
+        match self.state:
+            case "loading":
+                raise Denied(503, "model_loading", "the model is being loaded", RETRY_LOADING_S)
+            case "draining":
+                raise Denied(503, "server_draining", "this server is going away", RETRY_ELSEWHERE_S)
+            case "dead":
+                raise Denied(503, "engine_failed", "the engine is dead; see the server's log", RETRY_LOADING_S)
+
+    def settings(self, bound: Mapping[str, Any] | None = None, dialect: Dialect = Dialect.GA) -> Settings:
+        """What a session begins with; ``bound`` is a ``session`` object in any spelling. Raises ClientError."""
+        settings = Settings.for_model(self.spec, self.config.model, dialect)
+        if not bound:
+            return settings
+        message = protocol.parse({"type": "session.update", "session": bound})
+        assert isinstance(message, SessionUpdate)
+        return protocol.updated(settings, message)
+
+    def open(self, settings: Settings, emit: Callable[[Effect], None]) -> Call:
+        """A new session, not started yet; its effects will go to ``emit``, in order, which must not block."""
+        assert self._pumps is not None
+        sessions: list[Session] = []
+
+        def make(number: int) -> Session:
+            sessions.append(Session(self.spec, self.config.session, number, settings))
+            return sessions[0]
+
+        def watched(effect: Effect) -> None:
+            if isinstance(effect, Send):
+                self._note(pump.number, effect.event)
+            emit(effect)
+
+        pump = self._pumps.open(make, watched)
+        return Call(pump, sessions[0], self.metrics)
+
+    def _note(self, number: int, event: Mapping[str, Any]) -> None:
+        self.metrics.sent(event)
+        kind = event.get("type")
+        if kind == "error":
+            log.info("session %d: error %s", number, (event.get("error") or {}).get("code"))
+        elif kind == "parley.latency":
+            log.info("session %d: %s", number, {k: v for k, v in event.items() if isinstance(v, int | float)})
+        elif self.config.log_transcripts and kind in _WORDS:
+            log.info("session %d: %s %r", number, _WORDS[kind], event.get("transcript") or event.get("text") or "")
+
+
+_WORDS = {
+    "conversation.item.input_audio_transcription.completed": "heard",
+    "response.output_audio_transcript.done": "said",
+    "response.output_text.done": "wrote",
+}
