@@ -1,0 +1,126 @@
+"""The audio tower (AuT, arXiv 2509.17765 section 2.2): mel frames to audio tokens, window by window.
+
+Convolutions work on chunks of 100 frames, attention inside windows of 800; nothing crosses a window. So a finished
+window is final as far as the tower goes, and the windows of all slots make one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from models.nn.attention import Windows, attend
+from models.qwen3_omni.config import AudioConfig
+
+
+@dataclass(frozen=True)
+class MelWindow:
+    """One window to encode: normalised features [mel bins, frames]. ``lone`` says that the whole clip is shorter than a
+    chunk: then its chunk isn't padded, otherwise the last chunk of a clip is."""
+
+    features: torch.Tensor = field(repr=False)
+    lone: bool = False
+
+
+class AudioTower(nn.Module):
+    """Names of parameters as in the released checkpoint below ``thinker.audio_tower.``."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, rows = config.conv_channels, config.mel_bins
+        for _ in range(3):
+            rows = (rows + 1) // 2
+        self.conv2d1 = nn.Conv2d(1, channels, 3, 2, padding=1)
+        self.conv2d2 = nn.Conv2d(channels, channels, 3, 2, padding=1)
+        self.conv2d3 = nn.Conv2d(channels, channels, 3, 2, padding=1)
+        self.conv_out = nn.Linear(channels * rows, config.hidden, bias=False)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.ln_post = nn.LayerNorm(config.hidden)
+        self.proj1 = nn.Linear(config.hidden, config.hidden)
+        self.proj2 = nn.Linear(config.hidden, config.out)
+
+    def forward(self, windows: Sequence[MelWindow]) -> list[torch.Tensor]:
+        """[tokens, out] for each window."""
+        parts = self._convolve(windows)
+        lengths = tuple(len(part) for part in parts)
+        x, layout = torch.cat(parts), Windows(lengths)
+        for layer in self.layers:
+            x = layer(x, layout)
+        x = self.proj2(F.gelu(self.proj1(self.ln_post(x))))
+        return list(torch.split(x, list(lengths)))
+
+    def _convolve(self, windows: Sequence[MelWindow]) -> list[torch.Tensor]:
+        """[tokens, hidden] for each window. Chunks of 100 frames, padded ones too, are a batch; lone ones go alone."""
+        size = self.config.chunk_frames
+        like = self.conv2d1.weight
+        whole: list[torch.Tensor] = []
+        for window in windows:
+            if not window.lone:
+                whole.extend(F.pad(c, (0, size - c.shape[1])) for c in torch.split(window.features, size, dim=1))
+        stacked = self._front(torch.stack(whole).to(like)) if whole else like.new_empty(0)
+        parts, next_chunk = [], 0
+        for window in windows:
+            frames = window.features.shape[1]
+            if window.lone:
+                parts.append(self._front(window.features[None].to(like))[0])
+                continue
+            count = math.ceil(frames / size)
+            parts.append(stacked[next_chunk : next_chunk + count].flatten(0, 1)[: self.config.tokens(frames)])
+            next_chunk += count
+        return parts
+
+    def _front(self, chunks: torch.Tensor) -> torch.Tensor:
+        """[chunks, mel bins, frames] -> [chunks, tokens, hidden], positions added."""
+        x = chunks.unsqueeze(1)
+        for conv in (self.conv2d1, self.conv2d2, self.conv2d3):
+            x = F.gelu(conv(x))
+        x = self.conv_out(x.permute(0, 3, 1, 2).flatten(2))
+        out: torch.Tensor = x + sinusoids(x.shape[1], x.shape[2]).to(x)
+        return out
+
+
+class _Attention(nn.Module):
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(hidden, hidden)
+        self.k_proj = nn.Linear(hidden, hidden)
+        self.v_proj = nn.Linear(hidden, hidden)
+        self.out_proj = nn.Linear(hidden, hidden)
+
+    def forward(self, x: torch.Tensor, layout: Windows) -> torch.Tensor:
+        q, k, v = (p(x).view(len(x), self.heads, -1) for p in (self.q_proj, self.k_proj, self.v_proj))
+        out: torch.Tensor = self.out_proj(attend(q, k, v, layout).reshape(len(x), -1))
+        return out
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.self_attn = _Attention(config.hidden, config.heads)
+        self.self_attn_layer_norm = nn.LayerNorm(config.hidden)
+        self.fc1 = nn.Linear(config.hidden, config.inner)
+        self.fc2 = nn.Linear(config.inner, config.hidden)
+        self.final_layer_norm = nn.LayerNorm(config.hidden)
+
+    def forward(self, x: torch.Tensor, layout: Windows) -> torch.Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), layout)
+        x = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+        if x.dtype == torch.float16:
+            x = x.clamp(-64504.0, 64504.0)  # float16 overflows at 65504
+        return x
+
+
+@cache
+def sinusoids(length: int, channels: int) -> torch.Tensor:
+    """float32 [length, channels]: sines, then cosines, of wavelengths from 2 pi to 20,000 pi (as in Whisper)."""
+    rates = torch.exp(-math.log(10_000) / (channels // 2 - 1) * torch.arange(channels // 2, dtype=torch.float32))
+    angles = torch.arange(length)[:, None] * rates
+    return torch.cat((angles.sin(), angles.cos()), 1)
