@@ -218,6 +218,7 @@ class Prefilled:
     hidden         [n, thinker hidden] at the layer the talker accepts
     embeddings     [n, thinker hidden], the thinker's inputs
     multimodal     bool [n], audio, image and video positions
+    positions      [3, n] (time, height, width), the rotary positions that the thinker gave them
     """
 
     slot: int
@@ -226,6 +227,7 @@ class Prefilled:
     hidden: torch.Tensor = field(repr=False)
     embeddings: torch.Tensor = field(repr=False)
     multimodal: torch.Tensor = field(repr=False)
+    positions: torch.Tensor = field(repr=False)
 
 
 class Thinker(Protocol):
