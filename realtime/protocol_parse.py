@@ -81,7 +81,7 @@ def _session_update(event: Json, event_id: str | None) -> SessionUpdate:
     spelled = {f"session.{path}": f"session.{name}" for path, name in renamed.items()}
     kind = ga.setdefault("type", "realtime")
     if kind != "realtime":
-        raise InvalidField(f"only sessions of type 'realtime' are served here, not {kind!r}", param="session.type")
+        raise InvalidField(f"session.type must be 'realtime', not {kind!r:.100}", param="session.type")
     with_null = _as_null(ga)
     return SessionUpdate(
         validated(RealtimeSessionCreateRequest, with_null, "session", spelled), spelled, is_beta(session), event_id
