@@ -37,12 +37,15 @@ class Server(uvicorn.Server):
         self._service = service
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self.listening = asyncio.Event()
+        """Set when the port is open; the model may still be loading."""
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Listens, and watches the model load: a server whose model can't be loaded stops."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
         self._watching = asyncio.create_task(self._watch())
+        self.listening.set()
 
     async def _watch(self) -> None:
         await self._service.loaded()

@@ -203,8 +203,8 @@ class Connection:
     def _say(self, event: dict[str, Any], *, audio: bool = False) -> None:
         """An event of this file's own making: numbered and spelled here, as the session does with its own."""
         session = self._call.session
-        for spelled in protocol.spell(session.ids.stamp(event), session.settings.dialect):
-            self._send(spelled, audio=audio)
+        for spelled in protocol.spell(event, session.settings.dialect):
+            self._send(session.ids.stamp(spelled), audio=audio)
 
     def _send(self, event: dict[str, Any], *, audio: bool = False) -> None:
         self._outbox.push(json.dumps(event), audio=audio)
