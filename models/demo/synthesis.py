@@ -115,7 +115,8 @@ class Synthesis(nn.Module):
 
     def _minimum_phase(self, log_magnitude: Tensor) -> Tensor:
         cepstrum = torch.fft.irfft(log_magnitude.to(torch.complex64), n=self.n_fft) * self.fold
-        return torch.exp(torch.fft.rfft(cepstrum, n=self.n_fft))
+        logarithm = torch.fft.rfft(cepstrum, n=self.n_fft)
+        return torch.polar(torch.exp(logarithm.real), logarithm.imag)  # the complex exponential is many times slower
 
     @torch.no_grad()
     def _source(self, f0_hz: Tensor, state: SynthesisState) -> tuple[Tensor, Tensor]:

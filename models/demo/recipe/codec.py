@@ -26,7 +26,7 @@ WARM_STEPS = 400
 FRAMES = 20
 """Code frames of one training excerpt."""
 SKIPPED = 3
-"""Frames at its beginning that aren't judged: their left context was cut off."""
+"""Frames at its beginning that aren't judged where their left context was cut off."""
 BATCH = 16
 RATE = 1e-3
 SENTENCES = 900
@@ -101,13 +101,19 @@ def sounds(config: FrameIstftConfig, count: int, seed: int) -> Sounds:
     return found
 
 
-def excerpts(data: Sounds, config: FrameIstftConfig, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """A batch: pcm, mel, f0_hz, voiced, each [BATCH, ...] of FRAMES code frames; short sentences are padded."""
+def excerpts(
+    data: Sounds, config: FrameIstftConfig, generator: torch.Generator, *, beginnings: bool
+) -> tuple[Tensor, ...]:
+    """A batch: pcm, mel, f0_hz, voiced, each [BATCH, ...] of FRAMES code frames; short sentences are padded.
+
+    `beginnings` True takes the first frames of sentences, False any.
+    """
     rows: list[list[Tensor]] = [[], [], [], []]
     for _ in range(BATCH):
         index = int(torch.randint(len(data.pcm), (1,), generator=generator))
         frames = len(data.pcm[index]) // config.frame_samples
-        start = int(torch.randint(max(frames - FRAMES, 0) + 1, (1,), generator=generator))
+        latest = 0 if beginnings else max(frames - FRAMES, 0)
+        start = int(torch.randint(latest + 1, (1,), generator=generator))
         for place, (values, size) in enumerate(
             zip(vars(data).values(), (config.frame_samples, *[config.hops] * 3), strict=True)
         ):
@@ -168,7 +174,9 @@ class Trainer:
 
     def update(self, data: Sounds, progress: float) -> dict[str, float]:
         """One step; progress 0..1 of the time there is sets the learning rate."""
-        pcm, mel, f0_hz, voiced = excerpts(data, self.config, self.generator)
+        beginnings = self.step % 3 == 0
+        skipped = 0 if beginnings else SKIPPED
+        pcm, mel, f0_hz, voiced = excerpts(data, self.config, self.generator, beginnings=beginnings)
         latent = self.encoder(mel, f0_hz, voiced)
         if self.step == WARM_STEPS:
             self._start_codebooks(data)
@@ -181,10 +189,10 @@ class Trainer:
         blank = self.decoder.state(BATCH)
         made_f0_hz, spectra, _ = self.decoder.parameters_of(latent, blank.contexts)
         made, _ = self.decoder.synthesis(f0_hz, spectra, blank.synthesis)
-        first = SKIPPED * self.config.frame_samples
+        first = skipped * self.config.frame_samples
         spectral = spectral_loss(made[:, first:], pcm[:, first:])
         cents = (torch.log(made_f0_hz) - torch.log(f0_hz)).abs()
-        tonal = (cents * (voiced + 0.02))[:, SKIPPED * self.config.hops :].mean()
+        tonal = (cents * (voiced + 0.02))[:, skipped * self.config.hops :].mean()
         loss = spectral + 8.0 * tonal + 0.25 * commitment
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -203,7 +211,7 @@ class Trainer:
 
     @torch.no_grad()
     def _start_codebooks(self, data: Sounds) -> None:
-        batches = [self.encoder(*excerpts(data, self.config, self.generator)[1:]) for _ in range(40)]
+        batches = [self.encoder(*excerpts(data, self.config, self.generator, beginnings=False)[1:]) for _ in range(40)]
         self.quantizer.start(torch.cat(batches).reshape(-1, self.config.code_dim))
 
     @torch.no_grad()

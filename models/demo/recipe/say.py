@@ -70,7 +70,7 @@ def say(
         codes = residual_codes(talker, hidden, first.clamp_max(size - 1), drawing)
         made.append(codes)
         inputs = (tk.code_embeddings(talker, codes) + text[:, frame + 1])[:, None]
-    stacked = torch.stack(made, dim=1)
+    stacked = torch.stack(made, dim=1) if made else torch.zeros(rows, 0, config["num_code_groups"], dtype=torch.int64)
     return [stacked[row, : int(ended[row])] for row in range(rows)]
 
 

@@ -36,6 +36,7 @@ ReferenceTalker = Any
 HEADER = 9
 VOICE_IDS = {"slt": 16}
 """Voice -> its id, counted from the end of the codebook."""
+DEFAULT_VOICE = "slt"
 ALIGNED = (2, 0)
 """(layer, head) that is taught to look at the word being spoken."""
 
