@@ -131,10 +131,11 @@ class ReplyRun:
             stage = Stage.ENCODE if self._model.thinker.unencoded(self._slot) else Stage.PREFILL
             return [Work(self._slot, stage, Rank.REPLY, due_s)]
         works = []
+        heard = self._timer.ttfa_s is not None
         speaking, frame_s = self._speaking, self._model.spec.frame_s
         start_s = self._start_s(now)
         if speaking.waiting:
-            works.append(Work(self._slot, Stage.RENDER, Rank.REPLY, due_s))
+            works.append(Work(self._slot, Stage.RENDER, Rank.REPLY, due_s, listening=heard))
         needs_text = True
         if speaking.begun and not speaking.ended:
             assert self._model.talker is not None, "only a talker speaks"
@@ -142,12 +143,12 @@ class ReplyRun:
             ahead = len(speaking.fed) - speaking.frames
             needs_text = not ready or ahead < self._config.text_lead_tokens
             if ready:
-                works.append(Work(self._slot, Stage.FRAME, Rank.REPLY, due_s, start_s))
+                works.append(Work(self._slot, Stage.FRAME, Rank.REPLY, due_s, start_s, heard))
             due_s += max(0, ahead) * frame_s
         elif speaking.ended or not self._speak:
             due_s, start_s = max(due_s, self._last_token_s + self._config.ttfa_target_ms / 1000), -math.inf
         if needs_text and not self.reason:
-            works.append(Work(self._slot, Stage.DECODE, Rank.REPLY, due_s, start_s))
+            works.append(Work(self._slot, Stage.DECODE, Rank.REPLY, due_s, start_s, heard and not speaking.ended))
         return works
 
     def _due_s(self, now: float) -> float:

@@ -1,7 +1,7 @@
 """Where an engine runs: what both hosts have in common, and the one that is a thread (tests, embedding).
 
-The host that is a process of its own is ``host_process.py``. Both are made from ``load``, a callable that gives a Model:
-a host whose engine dies tells every session in it, loads again and goes on; a session is never left waiting.
+The host that is a process of its own is ``host_process.py``. Both are made from ``load``, a callable that gives a
+Model: a host whose engine dies tells every session in it, loads again and goes on; a session is never left waiting.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class EngineThread:
 
 
 def drive(engine: Engine, wake: threading.Event, stopping: threading.Event) -> None:
-    """Steps the engine until ``stopping``; sleeps as long as it says, or until ``wake``. Raises what ``step`` raises."""
+    """Steps the engine until ``stopping``; sleeps as long as it says, or until ``wake``. Raises what a step raises."""
     while not stopping.is_set():
         wake.clear()  # before the step: a command that comes while it runs ends the next wait at once
         at_s = engine.step(time.monotonic())

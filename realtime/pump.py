@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, get_args
 
 from realtime.errors import EngineFailed
@@ -153,7 +153,7 @@ class Pumps:
     def __len__(self) -> int:
         return len(self._pumps)
 
-    def __iter__(self) -> Iterable[Pump]:  # type: ignore[misc]
+    def __iter__(self) -> Iterator[Pump]:
         return iter(list(self._pumps.values()))
 
     def open(self, make_session: Callable[[int], SessionLike], emit: Callable[[Effect], None]) -> Pump:

@@ -9,8 +9,10 @@ for as ``Work``; ``choose`` takes the most urgent one and lets everybody who is 
 2. Within a rank the earliest deadline goes first. A reply's deadline is the moment its listener runs dry; before its
    first sound it is the turn's decision plus the target for first audio.
 3. A reply whose listener has ``lead_ms`` of made audio is not ready before some of that was played (``start_s``).
-4. A prefill is cut into pieces that end before anybody who is listening runs dry, as far as the measured cost of a
-   token tells: a turn that just ended, or somebody's long text, never makes a listener wait for more than a piece.
+4. A turn that just ended never makes a listener run dry: who waits for first sound yields, however late, when the unit
+   could not end before somebody who listens needs theirs.
+5. A prefill is cut into pieces that end before anybody who is listening runs dry, as far as the measured cost of a
+   token tells.
 """
 
 from __future__ import annotations
@@ -83,6 +85,7 @@ class Work:
     rank: Rank
     deadline_s: float
     start_s: float = -math.inf
+    listening: bool = False  # somebody hears this reply already: past the deadline there is silence
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ class Costs:
         if tokens:
             self.token_s += (0.2 if self.token_s else 1.0) * (seconds / tokens - self.token_s)
 
+    def least_s(self, stage: Stage, piece_tokens: int) -> float:
+        """Seconds of the smallest unit of ``stage``."""
+        return piece_tokens * self.token_s if stage is Stage.PREFILL else self.call_s.get(stage, 0.0)
+
     @property
     def frame_s(self) -> float:
         """Seconds from one token to its sound: what must still fit before a listener runs dry."""
@@ -120,13 +127,20 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
     ready = [work for work in works if work.start_s <= now]
     if not ready:
         return min((work.start_s for work in works if math.isfinite(work.start_s)), default=None)
-    head = min(ready, key=lambda work: (work.rank, work.deadline_s, work.stage))
+    head = min(ready, key=_urgency)
+    if not head.listening:
+        fits_s = now + costs.least_s(head.stage, config.piece_tokens) + costs.frame_s
+        head = min((work for work in ready if work.listening and work.deadline_s < fits_s), key=_urgency, default=head)
     riders = [work for work in ready if work.stage == head.stage and work.rank == head.rank]
     riders.sort(key=lambda work: work.deadline_s)
     slots = tuple(work.slot for work in riders)
     if head.stage is not Stage.PREFILL:
         return Batch(head.stage, head.rank, slots)
     return Batch(head.stage, head.rank, slots, piece(works, set(slots), now, costs, config))
+
+
+def _urgency(work: Work) -> tuple[Rank, float, Stage]:
+    return work.rank, work.deadline_s, work.stage
 
 
 def piece(works: Sequence[Work], prefilled: set[int], now: float, costs: Costs, config: EngineConfig) -> int:
