@@ -46,13 +46,13 @@ MAX_FRAME_BYTES = 32 * 1024 * 1024
 LAST_WORDS_S = 5.0
 INTERNAL_ERROR = 1011  # RFC 6455 section 7.4.1
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
-_DECODED_HERE = {
+_DECODED_HERE = (  # a tuple: ``type`` may be anything, a list too
     "input_audio_buffer.append",
     "input_audio_buffer.commit",
     "input_audio_buffer.clear",
     "input_image_buffer.append",
     "parley.playback",
-}
+)
 _AUDIO_DONE = {"response.output_audio.done", "response.audio.done"}
 
 

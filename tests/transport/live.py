@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import threading
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from models.base import Model
 from realtime.host import EngineThread
@@ -97,3 +101,49 @@ def espeak(path: Path, text: str) -> Path:
 def read_wav(path: Path) -> tuple[int, np.ndarray]:
     with wave.open(str(path), "rb") as file:
         return file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), "<i2")
+
+
+class RawClient:
+    """A WebSocket client that says exactly what it is told."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.seen: list[dict[str, Any]] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, server: LiveServer, **options: Any) -> AsyncIterator[RawClient]:
+        """Connected, and greeted."""
+        async with connect(server.ws_url, proxy=None, max_size=None, open_timeout=PATIENCE_S, **options) as socket:
+            client = cls(socket)
+            await client.until("session.created")
+            yield client
+
+    async def send(self, type_: str, **fields: Any) -> None:
+        await self.socket.send(json.dumps({"type": type_, **fields}))
+
+    async def next(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE_S):
+            event: dict[str, Any] = json.loads(await self.socket.recv())
+        self.seen.append(event)
+        return event
+
+    async def until(self, *types: str) -> dict[str, Any]:
+        """The next event of one of these types; what comes before is kept in ``seen``."""
+        while (event := await self.next())["type"] not in types:
+            pass
+        return event
+
+    async def ask(self, text: str, **response: Any) -> dict[str, Any]:
+        """A turn in writing; gives ``response.done``."""
+        content = [{"type": "input_text", "text": text}]
+        await self.send("conversation.item.create", item={"type": "message", "role": "user", "content": content})
+        await self.send("response.create", response={"output_modalities": ["text"], **response})
+        return await self.until("response.done")
+
+    async def closed(self) -> tuple[int, str]:
+        """Reads on until the server has closed; its code and reason."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self.next()
+        return self.socket.close_code or 0, self.socket.close_reason or ""
