@@ -207,8 +207,9 @@ class OmniThinker:
         for slot, count in chosen:
             end = begin + count
             start = slot.state.cached
+            run = slice(begin, end)
             done.append(
-                Prefilled(slot.number, start, ids[begin:end], accepted[begin:end], x[begin:end], multimodal[begin:end])
+                Prefilled(slot.number, start, ids[run], accepted[run], x[run], multimodal[run], positions[:, run])
             )
             self._advance(slot, count, out[end - 1])
             begin = end
