@@ -70,10 +70,14 @@ class Alignment:
         pieces = bisect_left(self._tokens, tokens + 1)
         return self._ends[pieces - 1] if pieces else 0
 
+    def whole(self) -> Said:
+        """All the text so far."""
+        return Said(self._tokens[-1] if self._tokens else 0, self.text, False)
+
     def said(self, samples: int) -> Said:
         """Whole words within the first ``samples``."""
         if self.complete and self.samples and samples >= self.samples:
-            return Said(self._tokens[-1] if self._tokens else 0, self.text, False)
+            return self.whole()
         known = self.aligner(samples) if self.aligner else None
         characters = self._spread(samples) if known is None else known
         return self._whole_words(min(characters, self.bound(samples)), proportional=known is None)

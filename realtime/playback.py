@@ -72,7 +72,7 @@ class Playback:
     """One reply's ledger. ``opened`` false keeps everything back (a guessed reply) until `open`."""
 
     def __init__(self, rate_hz: int, pacing: Pacing, aligner: Aligner | None = None, *, opened: bool = True) -> None:
-        self._rate_hz = rate_hz
+        self.rate_hz = rate_hz
         self._pacing = pacing
         self.alignment = Alignment(rate_hz, aligner)
         self._opened = opened
@@ -121,20 +121,20 @@ class Playback:
 
     @property
     def underrun_ms(self) -> float:
-        return 1000 * self.underrun_samples / self._rate_hz
+        return 1000 * self.underrun_samples / self.rate_hz
 
     def clock(self, now: float) -> float:
         """Where the listener's clock stands, in samples; may lie past ``sent`` while an underrun goes on."""
         if self._held_at is not None:
             return self._held_at
-        return 0.0 if self._origin_s is None else (now - self._origin_s) * self._rate_hz
+        return 0.0 if self._origin_s is None else (now - self._origin_s) * self.rate_hz
 
     def played(self, now: float) -> int:
         """Samples that left the loudspeaker by now."""
         if self._report is not None and self._held_at is None:
             samples, at_s = self._report
-            return min(self.sent, samples + int((now - at_s) * self._rate_hz))
-        behind = self._pacing.player_ms / 1000 * self._rate_hz
+            return min(self.sent, samples + int((now - at_s) * self.rate_hz))
+        behind = self._pacing.player_ms / 1000 * self.rate_hz
         return max(0, min(self.sent, int(self.clock(now) - behind)))
 
     def over(self, now: float) -> bool:
@@ -176,7 +176,7 @@ class Playback:
         if not self._waiting or self._pacing.ahead_ms is None:
             return None
         wanted = self.sent + min(self._piece, self._left()) - self._ahead
-        return self._origin_s + wanted / self._rate_hz
+        return self._origin_s + wanted / self.rate_hz
 
     def hold(self, now: float) -> None:
         """The listener's clock stands still and nothing is sent."""
@@ -189,7 +189,7 @@ class Playback:
         if self._held_at is None:
             return
         if self._origin_s is not None:
-            self._origin_s = now - self._held_at / self._rate_hz
+            self._origin_s = now - self._held_at / self.rate_hz
         self._report = None
         self._held_at = None
         self.shifts += 1
@@ -200,12 +200,12 @@ class Playback:
 
     @property
     def _piece(self) -> int:
-        return int(self._pacing.piece_ms / 1000 * self._rate_hz)
+        return int(self._pacing.piece_ms / 1000 * self.rate_hz)
 
     @property
     def _ahead(self) -> float:
         assert self._pacing.ahead_ms is not None
-        return self._pacing.ahead_ms / 1000 * self._rate_hz
+        return self._pacing.ahead_ms / 1000 * self.rate_hz
 
     def _left(self) -> int:
         """Samples that wait; a short rest before more comes doesn't count as a piece."""
@@ -225,7 +225,7 @@ class Playback:
         late = self.clock(now) - self.sent
         if late > 0:
             self.underrun_samples += int(late)
-            self._origin_s += late / self._rate_hz
+            self._origin_s += late / self.rate_hz
             self.shifts += 1
 
     def _take(self, room: int) -> Pcm16:
@@ -242,4 +242,4 @@ class Playback:
     def _over_s(self) -> float:
         if self._origin_s is None:
             return float("-inf") if not self.generated else float("inf")
-        return self._origin_s + self.generated / self._rate_hz + self._pacing.player_ms / 1000
+        return self._origin_s + self.generated / self.rate_hz + self._pacing.player_ms / 1000

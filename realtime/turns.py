@@ -71,6 +71,7 @@ class Event(Enum):
     COMMIT = "the client commits the input buffer"
     CLEAR = "the client clears the input buffer"
     CREATE = "the client asks for a response"
+    NEXT = "the client asks for a response; the last is made, and still heard"
     CANCEL = "the client cancels the response"
     SOUND = "the reply is heard for the first time"
     DONE = "the reply is made and heard to its end"
@@ -96,7 +97,8 @@ class Action(Enum):
     DUCK = "speak softly"
     HOLD = "stop speaking, keep all state"
     UNHOLD = "speak on where we were, at full voice"
-    CUT = "the reply ends here: what was heard stays"
+    CUT = "the reply ends here, interrupted: what was heard stays"
+    CANCEL = "the reply ends here, by the client's word: what was heard stays"
     NUDGE = "tell the client that it was long silent (timeout_triggered)"
     SAY_BUSY = "error: a response is in progress"
     SAY_NONE = "error: there is no response to cancel"
@@ -153,7 +155,8 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.TALK: (S.OVERLAP, ()),
         E.COMMIT: (S.THINK, (A.COMMIT,)),
         E.CLEAR: (S.THINK, (A.CLEAR,)),
-        E.CANCEL: (S.LISTEN, (A.CUT,)),
+        E.NEXT: (S.THINK, (A.OWE,)),
+        E.CANCEL: (S.LISTEN, (A.CANCEL,)),
         E.SOUND: (S.SPEAK, ()),
         E.DONE: (S.LISTEN, ()),
         E.FAILED: (S.LISTEN, ()),
@@ -163,7 +166,8 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.TALK: (S.OVERLAP, ()),
         E.COMMIT: (S.SPEAK, (A.COMMIT,)),
         E.CLEAR: (S.SPEAK, (A.CLEAR,)),
-        E.CANCEL: (S.LISTEN, (A.CUT,)),
+        E.NEXT: (S.SPEAK, (A.OWE,)),
+        E.CANCEL: (S.LISTEN, (A.CANCEL,)),
         E.DONE: (S.LISTEN, ()),
         E.FAILED: (S.LISTEN, ()),
     },
@@ -175,7 +179,8 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.TAKEN: (S.SPEAK, (A.START, A.STOP, A.COMMIT, A.UNHOLD)),
         E.COMMIT: (S.SPEAK, (A.COMMIT, A.UNHOLD)),
         E.CLEAR: (S.SPEAK, (A.CLEAR, A.UNHOLD)),
-        E.CANCEL: (S.USER, (A.CUT, A.START)),
+        E.NEXT: (S.OVERLAP, (A.OWE,)),
+        E.CANCEL: (S.USER, (A.CANCEL, A.START)),
         E.DONE: (S.USER, (A.START,)),
         E.FAILED: (S.USER, (A.START,)),
     },
@@ -186,7 +191,8 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.TAKEN: (S.SPEAK, (A.START, A.STOP, A.COMMIT, A.UNHOLD)),
         E.COMMIT: (S.SPEAK, (A.COMMIT, A.UNHOLD)),
         E.CLEAR: (S.SPEAK, (A.CLEAR, A.UNHOLD)),
-        E.CANCEL: (S.USER, (A.CUT, A.START)),
+        E.NEXT: (S.HELD, (A.OWE,)),
+        E.CANCEL: (S.USER, (A.CANCEL, A.START)),
         E.DONE: (S.USER, (A.START,)),
         E.FAILED: (S.USER, (A.START,)),
     },

@@ -1,0 +1,39 @@
+"""What whoever serves decides for every session; what a client decides is in settings.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from models.base import Sampling
+from realtime.playback import Pacing
+from realtime.vad import VoiceDetector, WebRtcVoice
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Bounds and defaults of a session."""
+
+    pacing: Pacing = field(default_factory=Pacing)
+    """How far ahead of the listener audio is sent: ``Pacing(ahead_ms=None)`` sends it as it is made."""
+    voice_detector: Callable[[int, float], VoiceDetector] = WebRtcVoice
+    """(rate in Hz, threshold) -> a detector."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How replies are drawn, where the client doesn't say. Each reply of a session gets a seed of its own."""
+    reply_tokens: int = 1024
+    """Longest reply, where the client asks for no shorter one."""
+    input_buffer_s: float = 300.0
+    """Audio that may wait in an open message. Beyond it: an error in manual mode, the end of the turn otherwise."""
+    least_commit_ms: int = 100
+    """A shorter commit is refused, as in the API."""
+    no_audio_s: float = 2.0
+    """In the middle of a turn, no audio at all for this long (mute, lost network) ends it."""
+    frame_fresh_s: float = 3.0
+    """A camera frame older than this is not shown at the start of a turn."""
+    output_buffer_events: bool = False
+    """Send ``output_audio_buffer.started / stopped / cleared``, as over WebRTC and SIP."""
+
+    def __post_init__(self) -> None:
+        for name in ("reply_tokens", "input_buffer_s", "no_audio_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")

@@ -1,0 +1,114 @@
+"""A client's requests about items: create, retrieve, delete, truncate; and what was heard of replies that are over."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from models.base import Spec
+from realtime import protocol_events as wire
+from realtime.alignment import Alignment, shorten
+from realtime.conversation import Conversation, Entry
+from realtime.errors import InvalidField
+from realtime.items import Item, OutputAudio, item_from_wire, item_to_wire
+from realtime.protocol_messages import CreateItem, CreateResponse, DeleteItem, RetrieveItem, TruncateItem
+from realtime.session_outbox import Outbox
+from realtime.session_reply import RunningReply
+from realtime.settings import Settings
+
+REMEMBERED_REPLIES = 8
+"""Replies whose alignment is kept, for a truncation that comes after their end."""
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """A reply that is over: all that was sent of it, and what was said when."""
+
+    alignment: Alignment
+    sent: int
+    full_ms: int
+
+
+class Items:
+    """The conversation as clients handle it. Raises ClientError for what can't be done; nothing is changed then."""
+
+    def __init__(self, spec: Spec, conversation: Conversation, out: Outbox) -> None:
+        self._spec = spec
+        self._conversation = conversation
+        self._out = out
+        self._ledgers: OrderedDict[str, _Ledger] = OrderedDict()
+
+    def create(self, message: CreateItem, settings: Settings) -> None:
+        """Adds an item of the client's making."""
+        item_id = str(message.item.get("id") or self._out.ids.item())
+        item = item_from_wire(message.item, item_id, settings.input_format, self._spec.input_rate_hz)
+        self.add(item, message.previous_item_id)
+
+    def add(self, item: Item, previous_item_id: str | None = None) -> None:
+        """Adds an item and tells the client."""
+        previous = self._conversation.add(item, previous_item_id)
+        shown = item_to_wire(item)
+        self._out.tell(wire.item_added(shown, previous), wire.item_done(shown, previous))
+
+    def retrieve(self, message: RetrieveItem, settings: Settings) -> None:
+        item = self._conversation.get(message.item_id)
+        shown = item_to_wire(item, (settings.input_format, self._spec.input_rate_hz))
+        self._out.tell(wire.item_retrieved(shown))
+
+    def delete(self, message: DeleteItem) -> None:
+        self._conversation.delete(message.item_id)
+        self._out.tell(wire.item_deleted(message.item_id))
+
+    def entries(self, asked: CreateResponse, settings: Settings) -> list[Entry]:
+        """The context of a response: the conversation, or the ``input`` that was given instead."""
+        if asked.input is None:
+            return self._conversation.render(settings.prompt())
+        other = Conversation(self._spec.input_rate_hz)
+        for place, given in enumerate(asked.input):
+            if given.get("type") == "item_reference":
+                other.add(replace(self._conversation.get(str(given["id"])), response_id=None))
+                continue
+            item_id = self._out.ids.item()
+            where = f"response.input[{place}]"
+            other.add(item_from_wire(given, item_id, settings.input_format, self._spec.input_rate_hz, where))
+        return other.render(settings.prompt())
+
+    # --- what was heard ---
+
+    def remember(self, reply: RunningReply) -> None:
+        """The reply is over; a truncation may still come."""
+        item_id = reply.writer.item_id
+        if item_id is None or not reply.speak:
+            return
+        playback = reply.playback
+        self._ledgers[item_id] = _Ledger(playback.alignment, playback.sent, reply.ms(playback.sent))
+        while len(self._ledgers) > REMEMBERED_REPLIES:
+            self._ledgers.popitem(last=False)
+
+    def truncate(self, message: TruncateItem) -> None:
+        """Of a reply that is over, less was heard than we thought, or (after our own guess at a cut) more."""
+        item_id, index, heard_ms = message.item_id, message.content_index, message.audio_end_ms
+        ledger = self._ledgers.get(item_id)
+        item = self._conversation.get(item_id)
+        if ledger is not None and index < len(item.content) and isinstance(item.content[index], OutputAudio):
+            self._by_ledger(item, index, heard_ms, ledger)
+        else:
+            self._conversation.truncate(item_id, index, heard_ms, shorten)
+        self._out.tell(wire.item_truncated(item_id, index, heard_ms))
+
+    def _by_ledger(self, item: Item, index: int, heard_ms: int, ledger: _Ledger) -> None:
+        if not 0 <= heard_ms <= ledger.full_ms:
+            raise InvalidField(
+                f"audio_end_ms is {heard_ms}, of this item {ledger.full_ms} ms were sent", param="audio_end_ms"
+            )
+        text = ledger.alignment.said(heard_ms * self._spec.output_rate_hz // 1000).text
+        now = item.content[index]
+        assert isinstance(now, OutputAudio), "the caller looked"
+        if text == now.transcript:  # the engine has it so already
+            content = (*item.content[:index], OutputAudio(text, heard_ms), *item.content[index + 1 :])
+            self._conversation.replace(replace(item, content=content))
+            return
+        whole = OutputAudio(ledger.alignment.text, ledger.full_ms)
+        content = (*item.content[:index], whole, *item.content[index + 1 :])
+        self._conversation.replace(replace(item, content=content))
+        self._conversation.truncate(item.id, index, heard_ms, lambda *_: text)
