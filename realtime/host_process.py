@@ -42,7 +42,7 @@ class EngineProcess:
         self._load = load
         self._config = config or EngineConfig()
         self._context = multiprocessing.get_context("spawn")
-        self._outbox: queue.SimpleQueue[EngineCommand | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[Connection, EngineCommand] | None] = queue.SimpleQueue()
         self._roster = Roster(lambda output: None)
         self._started = threading.Event()
         self._stopping = threading.Event()
@@ -76,11 +76,14 @@ class EngineProcess:
         return self._spec
 
     def submit(self, command: EngineCommand) -> None:
-        if self._pipe is None:
+        pipe = self._pipe
+        if pipe is None:
             self._roster.refuse(command, self._config.retry_after_s)
             return
         self._roster.submitted(command)
-        self._outbox.put(command)
+        self._outbox.put((pipe, command))
+        if self._pipe is not pipe:  # it died between the two: who came too late for the roll call is told here
+            self._roster.fail_all(DIED)
 
     def stats(self) -> Mapping[str, float]:
         return {**self._stats, "restarts": float(self._restarts)}
@@ -88,6 +91,8 @@ class EngineProcess:
     def stop(self) -> None:
         self._stopping.set()
         self._outbox.put(None)
+        if self._pipe is None and self._process is not None and self._process.is_alive():
+            self._process.kill()  # it loads, and would not listen before it is done
         if self._supervisor.is_alive():
             self._supervisor.join()
             self._writer.join()
@@ -96,17 +101,16 @@ class EngineProcess:
 
     def _write(self) -> None:
         """Pickles and sends off the loop's thread; a full pipe blocks only this."""
-        while (command := self._outbox.get()) is not None:
-            pipe = self._pipe
+        while (letter := self._outbox.get()) is not None:
+            pipe, command = letter  # of the engine it was meant for, never of the next one
             try:
-                if pipe is not None:
-                    pipe.send(command)
+                pipe.send(command)
             except OSError:
                 log.debug("a command was under way when the engine died")
-        pipe = self._pipe
-        if pipe is not None:
+        last = self._pipe
+        if last is not None:
             try:
-                pipe.send(None)
+                last.send(None)
             except OSError:
                 log.debug("the engine had ended already")
 
@@ -119,7 +123,6 @@ class EngineProcess:
             if self._spec is None or self._stopping.is_set():
                 break
             self._restarts += 1
-            self._roster.fail_all(DIED)
             pause_s = RESTART_S if time.monotonic() - began_s > STEADY_S else min(2 * pause_s, RESTART_MAX_S)
             log.error("the engine died; it is started again in %.0f s", pause_s)
             self._stopping.wait(pause_s)
@@ -138,13 +141,16 @@ class EngineProcess:
             while True:
                 self._heard(near.recv(), near)
         except (EOFError, OSError):
-            self._pipe = None
+            log.debug("the engine's pipe ended")
         finally:
+            self._pipe = None
+            if not self._stopping.is_set():
+                self._roster.fail_all(DIED)
+            near.close()
             process.join(STOP_S)
             if process.is_alive():
                 process.kill()
                 process.join()
-            near.close()
         if self._spec is None and self._error is None:
             self._error = ModelError(f"The engine ended while it loaded the model (exit code {process.exitcode}).")
 
@@ -160,7 +166,7 @@ class EngineProcess:
             self._pipe = near
             self._started.set()
             if self._stopping.is_set():
-                self._outbox.put(None)
+                raise EOFError  # stopped while it loaded; the writer is gone already
         else:
             log.error("the engine could not load the model: %s", content)
             if self._spec is None:

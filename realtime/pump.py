@@ -87,8 +87,11 @@ class Pump:
         self._arm()
 
     def start(self, commands: Iterable[Command]) -> None:
-        """Carries out what the session wants before its first event."""
-        self._carry_out(commands)
+        """Carries out what the session wants before its first event, or what it did not ask for itself (a Hangup)."""
+        try:
+            self._carry_out(commands)
+        except Exception as error:
+            self._fail(error)
         self._arm()
 
     def close(self) -> None:
@@ -141,7 +144,8 @@ class Pump:
 class Pumps:
     """All sessions of one engine. Gives out their numbers and brings the engine's outputs to them.
 
-    ``make_session(number)`` makes the pure session; where that has a method ``start(now)``, its commands come first.
+    The caller gives the new pump its session's first commands (``pump.start(session.start(now))``) once its transport
+    is ready to send.
     """
 
     def __init__(self, submit: Submit) -> None:
@@ -157,7 +161,7 @@ class Pumps:
         return iter(list(self._pumps.values()))
 
     def open(self, make_session: Callable[[int], SessionLike], emit: Callable[[Effect], None]) -> Pump:
-        """A new session; ``emit`` gets its effects."""
+        """A new session, made by ``make_session(number)``; ``emit`` gets its effects."""
         self._last += 1
         number = self._last
         pump = Pump(number, make_session(number), self._submit, emit, lambda: self._forget(number))
