@@ -100,9 +100,10 @@ async def client_secrets(request: Request) -> Response:
     life = body.get("expires_after") or {}
     if not isinstance(session, dict):
         raise InvalidField("session must be an object", param="session")
-    if not isinstance(life, dict) or not isinstance(life.get("seconds", 0), int):
+    seconds = life.get("seconds", SECRET_DEFAULT_SECONDS) if isinstance(life, dict) else None
+    if type(seconds) is not int:  # true is an int, and no number of seconds
         raise InvalidField("expires_after must be an object with whole seconds", param="expires_after")
-    secret, effective = _issue(_service(request), session, life.get("seconds", SECRET_DEFAULT_SECONDS), Dialect.GA)
+    secret, effective = _issue(_service(request), session, seconds, Dialect.GA)
     return JSONResponse({"value": secret.value, "expires_at": int(secret.expires_at_s), "session": effective})
 
 

@@ -16,6 +16,14 @@ from transport.websocket import MAX_FRAME_BYTES
 log = logging.getLogger(__name__)
 
 
+def _worth_logging(record: logging.LogRecord) -> bool:
+    """uvicorn 0.54 takes a refusal with an HTTP answer for a mistake of the app, and says so at level ERROR."""
+    return "without completing handshake" not in record.getMessage()
+
+
+logging.getLogger("uvicorn.error").addFilter(_worth_logging)
+
+
 class Server(uvicorn.Server):
     """SIGTERM drains: no new sessions, those that are there may finish. SIGINT, or a second SIGTERM, ends at once."""
 

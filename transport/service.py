@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime.session import Session
-
 from models.base import Spec
 from realtime import protocol
 from realtime.events import Effect, Input, Send
 from realtime.host import Host
 from realtime.protocol_messages import SessionUpdate
 from realtime.pump import Pump, Pumps
+from realtime.session import Session
 from realtime.session_config import SessionConfig
 from realtime.settings import Dialect, Settings
 from transport.auth import Caller, Denied, Gate
@@ -149,9 +148,11 @@ class Service:
     @property
     def state(self) -> str:
         """``loading``, ``alive``, ``draining`` or ``dead``."""
+        if self.failure:
+            return "dead"
         if self._draining:
             return "draining"
-        if self.failure or (self._spec is not None and not self._host.alive):
+        if self._spec is not None and not self._host.alive:
             return "dead"
         return "loading" if self._spec is None else "alive"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import threading
 import wave
@@ -36,10 +37,13 @@ class LiveServer:
         load: Callable[[], Model] = toy_model,
         gate: Gate | None = None,
         engine: EngineConfig | None = None,
+        wait: bool = True,
         **config: Any,
     ) -> None:
+        """``wait``: until the model is loaded. ``config``: of the ServiceConfig."""
         self._load, self._gate, self._engine = load, gate or Gate(), engine or EngineConfig()
         self._config = ServiceConfig("toy", **config)
+        self._wait = wait
         self._thread = threading.Thread(target=self._run, name="live-server")
         self._up = threading.Event()
         self.port = 0
@@ -62,6 +66,14 @@ class LiveServer:
         """Waits until the server has ended by itself."""
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
+
+    def loaded(self) -> None:
+        """Waits until the model is loaded."""
+        asyncio.run_coroutine_threadsafe(self.service.loaded(), self.loop).result(PATIENCE_S)
+
+    def terminate(self) -> None:
+        """SIGTERM, as the signal handler gets it."""
+        self.loop.call_soon_threadsafe(self.server.handle_exit, signal.SIGTERM, None)
 
     @property
     def url(self) -> str:
@@ -87,7 +99,8 @@ class LiveServer:
         serving = asyncio.create_task(self.server.serve())
         await self.server.listening.wait()
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        await self.service.loaded()
+        if self._wait:
+            await self.service.loaded()
         self._up.set()
         await serving
 
