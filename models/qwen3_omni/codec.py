@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -34,6 +34,7 @@ from models.nn.conv import CausalConv, CausalUpsample, ConvNeXt, Rows, SnakeBeta
 from models.nn.layers import Mlp
 from models.nn.norm import RmsNorm
 from models.nn.rotary import Rotation, frequencies, rotate, sequential
+from models.qwen3_omni.config import Fields
 
 SAMPLE_RATE_HZ = 24000
 """Of every released Qwen codec; no config says it."""
@@ -64,18 +65,27 @@ class Code2WavConfig:
     decoder_dim: int
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Code2WavConfig:
-        """Reads ``code2wav_config``; other fields are left alone. Raises CheckpointError naming a missing field."""
-        rope = values.get("rope_parameters") or {}
-        known = {"rope_theta": rope.get("rope_theta", 10000.0), "attention_bias": False, "rms_norm_eps": 1e-5} | values
-        missing = [name for name in cls.__dataclass_fields__ if name not in known]
-        if missing:
-            raise CheckpointError(f"config.json: code2wav_config has no {', '.join(missing)}")
-        if known.get("hidden_act", "silu") != "silu":
-            raise CheckpointError(f"config.json: code2wav_config.hidden_act {known['hidden_act']!r} is not silu")
-        picked = {name: known[name] for name in cls.__dataclass_fields__}
-        picked |= {name: tuple(picked[name]) for name in ("upsampling_ratios", "upsample_rates")}
-        return cls(**picked)
+    def of(cls, fields: Fields) -> Code2WavConfig:
+        """Reads ``code2wav_config``. Raises CheckpointError naming a field."""
+        if fields.text("hidden_act", "silu") != "silu":
+            raise CheckpointError(f"{fields.where}: only the hidden_act silu is supported")
+        rope = fields.maybe("rope_parameters")
+        return cls(
+            hidden_size=fields.integer("hidden_size"),
+            num_hidden_layers=fields.integer("num_hidden_layers"),
+            num_attention_heads=fields.integer("num_attention_heads"),
+            num_key_value_heads=fields.integer("num_key_value_heads"),
+            intermediate_size=fields.integer("intermediate_size"),
+            sliding_window=fields.integer("sliding_window"),
+            rope_theta=rope.number("rope_theta") if rope.values else fields.number("rope_theta", 10_000.0),
+            rms_norm_eps=fields.number("rms_norm_eps"),
+            attention_bias=fields.flag("attention_bias", False),
+            codebook_size=fields.integer("codebook_size"),
+            num_quantizers=fields.integer("num_quantizers"),
+            upsampling_ratios=fields.integers("upsampling_ratios"),
+            upsample_rates=fields.integers("upsample_rates"),
+            decoder_dim=fields.integer("decoder_dim"),
+        )
 
     @property
     def frame_samples(self) -> int:

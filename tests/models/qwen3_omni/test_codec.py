@@ -12,6 +12,7 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3Omni
 
 from models.base import CheckpointError, SlotsExhausted
 from models.qwen3_omni.codec import Code2Wav, Code2WavCodec, Code2WavConfig
+from models.qwen3_omni.config import Fields
 from models.qwen3_omni.tiny import tiny
 from models.qwen3_omni.tiny_config import Shape
 
@@ -27,7 +28,7 @@ def both(folder, dtype):
     }
     reference = Qwen3OmniMoeCode2Wav._from_config(Qwen3OmniMoeConfig.from_pretrained(folder).code2wav_config)
     reference.load_state_dict(weights)
-    ours = Code2Wav(Code2WavConfig.from_dict(config))
+    ours = Code2Wav(Code2WavConfig.of(Fields("config.json", config)))
     ours.load_state_dict(weights)
     return reference.to(dtype).eval(), ours.to(dtype)
 
@@ -123,5 +124,10 @@ def test_what_it_refuses(decoders, codes):
         codec.close(0)
     codec.open(1)
     assert codec.memory_bytes() > 0
+
+
+def test_a_config_without_a_field_names_it(tmp_path):
+    whole = json.loads((tiny(tmp_path) / "config.json").read_text())
+    without = {name: value for name, value in whole["code2wav_config"].items() if name != "decoder_dim"}
     with pytest.raises(CheckpointError, match="decoder_dim"):
-        Code2WavConfig.from_dict({"hidden_size": 3})
+        Code2WavConfig.of(Fields("config.json", without))

@@ -1,0 +1,159 @@
+"""A checkpoint folder -> a Model on its device."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import registry
+from models.base import CheckpointError, Codec, LoadOptions, Model, Spec, Tokens
+from models.nn.weights import Weights
+from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavCodec, Code2WavConfig
+from models.qwen3_omni.config import Fields, ThinkerConfig
+from models.qwen3_omni.decoder import ThinkerNet
+from models.qwen3_omni.prompt import ChatMl
+from models.qwen3_omni.talker import OWN_SAMPLING, Header, OmniTalker
+from models.qwen3_omni.talker_config import TalkerConfig
+from models.qwen3_omni.talker_net import TalkerNet
+from models.qwen3_omni.thinker import OmniThinker
+from models.registry import CodecSpec
+
+log = logging.getLogger(__name__)
+
+VIDEO_RATE_HZ = 2.0
+"""Camera frames a second: two make a grid, and the reference samples video at this rate."""
+
+USUAL_TOKENS = 8192
+"""Positions of a usual conversation: ten minutes of a user's audio."""
+
+APPEND_CHUNKS = 2
+"""``audio_mode`` append: windows of this many seconds, instead of eight."""
+
+_CODEC_TYPES = ("", "qwen3_omni_moe_code2wav")
+_TEXT_ONLY = CodecSpec(SAMPLE_RATE_HZ, 1920, 1)
+"""What a Spec says where nothing is rendered."""
+
+
+def load(folder: Path, options: LoadOptions) -> Model:
+    """Loads a checkpoint folder of this family. Raises CheckpointError, which names the file, field or tensor."""
+    device = _device(options.device)
+    dtype = _dtype(options.dtype, device)
+    before = _memory(device)
+    whole = Fields.read(folder / "config.json")
+    config = ThinkerConfig.of(whole.sub("thinker_config"), Fields.read(folder / "preprocessor_config.json"))
+    if options.audio_mode == "append":
+        config = replace(config, audio=config.audio.append_windows(APPEND_CHUNKS))
+    speech = TalkerConfig.of(whole) if whole.flag("enable_audio_output", True) else None
+    eos = _eos(folder, whole)
+    prompt = ChatMl.load(folder, eos)
+    kv_tokens = options.kv_tokens or options.slots * min(config.text.context, USUAL_TOKENS)
+    with Weights(folder) as weights:
+        thinker = OmniThinker(
+            weights.fill("thinker", lambda: ThinkerNet(config), device, dtype),
+            accept_layer=speech.accept_layer if speech else 0,
+            eos=eos,
+            slots=options.slots,
+            kv_tokens=kv_tokens,
+        )
+        talker: OmniTalker | None = None
+        codec: Codec | None = None
+        sound = _TEXT_ONLY
+        if speech:
+            net = weights.fill("talker", lambda: TalkerNet(speech), device, dtype)
+            talker = OmniTalker(net, _header(thinker, prompt, speech), kv_tokens=kv_tokens)
+            resolved = replace(options, device=str(device), dtype=str(dtype).removeprefix("torch."))
+            codec, sound = _codec(folder, whole, weights, resolved)
+            _check_codes(folder, speech, sound)
+    log.info("loaded %s on %s as %s; memory before: %s, after: %s", folder, device, dtype, before, _memory(device))
+    spec = Spec(
+        family="qwen3_omni_moe",
+        input_rate_hz=16000,
+        output_rate_hz=sound.output_rate_hz,
+        frame_samples=sound.frame_samples,
+        groups=sound.groups,
+        voices=tuple(speech.voices) if speech else (),
+        context_tokens=config.text.context,
+        video_rate_hz=VIDEO_RATE_HZ,
+        audio_token=config.audio_id,
+        talker_sampling=OWN_SAMPLING if speech else None,
+    )
+    return Model(spec, prompt, thinker, talker, codec)
+
+
+def _header(thinker: OmniThinker, prompt: ChatMl, config: TalkerConfig) -> Header:
+    role = [token for part in prompt.reply() if isinstance(part, Tokens) for token in part.ids]
+    if len(role) != 3 or role[:2] != [config.marks.im_start, config.assistant_id]:
+        raise CheckpointError(f"config.json says that a reply begins as {config.assistant_id}, the tokenizer {role}")
+    tts = [config.tts_pad_id, config.tts_bos_id, config.tts_eos_id]
+    return Header(thinker.embedding(role), thinker.embedding(tts))
+
+
+def _codec(folder: Path, whole: Fields, weights: Weights, options: LoadOptions) -> tuple[Codec, CodecSpec]:
+    """The checkpoint's codec: Qwen's, or one that another family brings."""
+    fields = whole.sub("code2wav_config")
+    kind = fields.text("model_type", "")
+    if kind not in _CODEC_TYPES:
+        return registry.load_codec(kind, folder, options)
+    config = Code2WavConfig.of(fields)
+    dtype: torch.dtype = getattr(torch, options.dtype)
+    net = weights.fill("code2wav", lambda: Code2Wav(config), torch.device(options.device), dtype)
+    spec = CodecSpec(SAMPLE_RATE_HZ, config.frame_samples, config.num_quantizers)
+    return Code2WavCodec(net, options.slots), spec
+
+
+def _check_codes(folder: Path, speech: TalkerConfig, sound: CodecSpec) -> None:
+    if speech.predictor.groups != sound.groups:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: the talker makes {speech.predictor.groups} codes a frame, "
+            f"the codec takes {sound.groups}"
+        )
+
+
+def _eos(folder: Path, whole: Fields) -> frozenset[int]:
+    """Ids that end a reply: ``<|im_end|>``, and what generation_config.json adds."""
+    ids = {whole.integer("im_end_token_id")}
+    file = folder / "generation_config.json"
+    if file.is_file():
+        more: Any = Fields.read(file).values.get("eos_token_id")
+        ids |= {int(i) for i in (more if isinstance(more, list) else [more] if isinstance(more, int) else [])}
+    return frozenset(ids)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(f"device {name!r} is asked for, but torch finds no CUDA: use --device cpu")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise CheckpointError(f"dtype is one of auto, {', '.join(known)}, not {name!r}")
+    return known[name]
+
+
+def _memory(device: torch.device) -> str:
+    """What the process holds, in words for the log."""
+    text = f"{_resident_bytes() / 2**30:.2f} GiB of RAM"
+    if device.type == "cuda":
+        text += f", {torch.cuda.memory_allocated(device) / 2**30:.2f} GiB on {device}"
+    return text
+
+
+def _resident_bytes() -> int:
+    """Resident memory without mapped files (a checkpoint's pages count as soon as they are read). 0 where the system
+    doesn't say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)

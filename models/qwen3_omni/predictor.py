@@ -1,0 +1,119 @@
+"""The code predictor: from the talker's hidden state and a frame's first code to the frame's other codes.
+
+It starts anew with every frame: two positions at first, then one for each code, at most as many as there are groups.
+All rows are in step with each other whatever their conversations are doing, so there are no pages and no masks, only a
+cache of ``groups`` positions. Codes never leave the device in between.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from models.nn.layers import Mlp, SelfAttention
+from models.nn.norm import RmsNorm
+from models.nn.rotary import Rotation, frequencies, rotate, sequential
+from models.qwen3_omni.talker_config import PredictorConfig
+
+TOP_K, TOP_P = 50, 0.8
+"""How the released model draws these codes; no config says it."""
+
+
+class _Layer(nn.Module):
+    """A decoder layer, names as in the checkpoint, with a cache of its own."""
+
+    def __init__(self, config: PredictorConfig) -> None:
+        super().__init__()
+        size, heads = config.hidden, (config.heads, config.kv_heads, config.head_dim)
+        self.self_attn = SelfAttention(0, size, *heads, eps=config.eps, bias=config.bias)
+        self.mlp = Mlp(size, config.inner)
+        self.input_layernorm = RmsNorm(size, config.eps)
+        self.post_attention_layernorm = RmsNorm(size, config.eps)
+
+    def forward(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
+        """x [rows, new, hidden] at positions [start, start + new); held [2, rows, kv heads, groups, head dim]."""
+        x = x + self._attend(self.input_layernorm(x), by, held, start)
+        out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+    def _attend(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
+        attention = self.self_attn
+        shape = (*x.shape[:2], -1, attention.head_dim)
+        end = start + x.shape[1]
+        q = rotate(attention.q_norm(attention.q_proj(x).view(shape)), by).transpose(1, 2)
+        k = rotate(attention.k_norm(attention.k_proj(x).view(shape)), by).transpose(1, 2)
+        held[0, :, :, start:end] = k
+        held[1, :, :, start:end] = attention.v_proj(x).view(shape).transpose(1, 2)
+        keys, values = held[0, :, :, :end], held[1, :, :, :end]
+        shared = q.shape[1] != k.shape[1]
+        # The only step of several positions is the first, where nothing is held yet.
+        mixed = F.scaled_dot_product_attention(q, keys, values, is_causal=end - start > 1, enable_gqa=shared)
+        out: torch.Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class _Model(nn.Module):
+    def __init__(self, config: PredictorConfig) -> None:
+        super().__init__()
+        self.codec_embedding = nn.ModuleList(
+            nn.Embedding(config.vocabulary, config.hidden) for _ in range(config.groups - 1)
+        )
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.norm = RmsNorm(config.hidden, config.eps)
+
+
+class CodePredictor(nn.Module):
+    """Weights of ``talker.code_predictor``."""
+
+    def __init__(self, config: PredictorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = _Model(config)
+        self.lm_head = nn.ModuleList(
+            nn.Linear(config.hidden, config.vocabulary, bias=False) for _ in range(config.groups - 1)
+        )
+
+    def forward(
+        self, hidden: torch.Tensor, first: torch.Tensor, numbers: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden [rows, size] of the talker and first [rows, size], the embedding of each row's code 0.
+
+        ``numbers`` [rows, groups - 1] in [0, 1) draw the codes, 0 takes the most likely one; None: all are greedy.
+        Returns the codes int64 [rows, groups - 1] and the sum of their embeddings [rows, size]."""
+        c = self.config
+        held = hidden.new_empty(c.layers, 2, len(hidden), c.kv_heads, c.groups, c.head_dim)
+        x, start = torch.stack((hidden, first), 1), 0
+        codes, total = [], torch.zeros_like(first)
+        for group, head in enumerate(self.lm_head):
+            by = _turns(c, start, start + x.shape[1], x.device, x.dtype)
+            start += x.shape[1]
+            for layer, cached in zip(self.model.layers, held, strict=True):
+                x = layer(x, by, cached, start - x.shape[1])
+            logits = head(self.model.norm(x[:, -1]))
+            code = logits.argmax(-1) if numbers is None else _draw(logits, numbers[:, group])
+            codes.append(code)
+            embedded = self.model.codec_embedding[group](code)
+            total = total + embedded
+            x = embedded.unsqueeze(1)
+        return torch.stack(codes, 1), total
+
+
+@cache
+def _turns(config: PredictorConfig, start: int, end: int, device: torch.device, dtype: torch.dtype) -> Rotation:
+    """The rotation of positions [start, end): always the same few."""
+    freq = frequencies(config.rope_theta, config.head_dim, device)
+    return sequential(torch.arange(start, end, device=device), freq, dtype)
+
+
+def _draw(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """One code a row of logits [rows, vocabulary]: the most likely TOP_K of them, as far as TOP_P."""
+    best, ids = logits.float().topk(min(TOP_K, logits.shape[-1]), -1)
+    chance = best.double().softmax(-1)
+    chance = chance.masked_fill(chance.cumsum(-1) - chance >= TOP_P, 0.0)
+    edges = chance.cumsum(-1)
+    target = numbers.unsqueeze(-1) * edges[:, -1:]
+    chosen = torch.searchsorted(edges, target, right=True).clamp_(max=edges.shape[-1] - 1)
+    return ids.gather(-1, chosen)[:, 0]
