@@ -3,8 +3,8 @@
 A family is a package ``models.NAME`` whose ``__init__`` (light: no torch at import) has
 
     MODEL_TYPES: tuple[str, ...]                              of config.json
-    load(folder: Path, options: LoadOptions) -> Model
-    tiny(folder: Path, seed: int = 0) -> Path                 a random checkpoint for the tests
+    load_model(folder: Path, options: LoadOptions) -> Model
+    write_tiny(folder: Path, seed: int = 0) -> Path           a random checkpoint for the tests
 
 or, where it brings a codec that other families' checkpoints may hold,
 
@@ -82,7 +82,7 @@ def family_of(folder: Path) -> ModuleType:
 def load(name_or_path: str | Path, options: LoadOptions) -> Model:
     """Loads a checkpoint from a local folder or by its hub id. Raises CheckpointError."""
     folder = resolve(name_or_path)
-    model: Model = family_of(folder).load(folder, options)
+    model: Model = family_of(folder).load_model(folder, options)
     return model
 
 

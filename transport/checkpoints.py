@@ -35,7 +35,7 @@ def load_named(name: str, options: LoadOptions) -> Model:
     if name == "tiny":
         # The weights are in memory (or mapped) once loaded; the files may go.
         with tempfile.TemporaryDirectory(prefix="parley-tiny-") as folder:
-            return registry.load(registry.families()[TINY_TYPE].tiny(Path(folder)), options)
+            return registry.load(registry.families()[TINY_TYPE].write_tiny(Path(folder)), options)
     return registry.load(check_name(name), options)
 
 

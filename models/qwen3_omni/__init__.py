@@ -1,6 +1,7 @@
 """Qwen3-Omni (arXiv 2509.17765): MoE thinker that hears and sees, MoE talker with a code predictor, causal code2wav.
 
-Light on purpose: importing this loads no torch (the registry imports every family to learn its model types).
+Light on purpose: importing this loads no torch (the registry imports every family to learn its model types). Its
+functions are not named as its modules are: importing ``qwen3_omni.load`` sets ``load`` here.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from models.base import LoadOptions, Model
 MODEL_TYPES = ("qwen3_omni_moe",)
 
 
-def load(folder: Path, options: LoadOptions) -> Model:
+def load_model(folder: Path, options: LoadOptions) -> Model:
     """Loads a checkpoint folder. Raises CheckpointError."""
-    from models.qwen3_omni.load import load as load_checkpoint
+    from models.qwen3_omni.load import load
 
-    return load_checkpoint(folder, options)
+    return load(folder, options)
 
 
-def tiny(folder: Path, seed: int = 0) -> Path:
+def write_tiny(folder: Path, seed: int = 0) -> Path:
     """Writes a random checkpoint in the released layout into ``folder``, in seconds; gives ``folder``."""
-    from models.qwen3_omni.tiny import tiny as write
+    from models.qwen3_omni.tiny import tiny
 
-    return write(folder, seed)
+    return tiny(folder, seed)
