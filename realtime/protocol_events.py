@@ -169,11 +169,6 @@ def output_audio_cleared(response_id: str) -> Event:
 # --- the rest ------------------------------------------------
 
 
-def rate_limits_updated() -> Event:
-    """There are none."""
-    return {"type": "rate_limits.updated", "rate_limits": []}
-
-
 def error(problem: ParleyError) -> Event:
     """Whatever was wrong; the session goes on."""
     return {"type": "error", "error": problem.as_error()}

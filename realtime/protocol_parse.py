@@ -52,6 +52,7 @@ from realtime.protocol_validate import load, mapping, named, validated
 
 Json = Mapping[str, Any]
 
+MAX_PLAYED = 10**9  # milliseconds or samples of one item: half a day at 24 kHz
 MAX_APPEND_BYTES = 15 * 2**20  # of decoded audio in one event, as in the API
 
 
@@ -177,12 +178,10 @@ def _played(event: Json, event_id: str | None) -> ReportPlayed:
         raise InvalidField(f"item_id must be a string, not {named(item_id)}", param="item_id")
     if (played_ms is None) == (samples is None):
         raise InvalidField("say played_ms or samples, one of them", param="played_ms")
-    if played_ms is not None and (
-        isinstance(played_ms, bool) or not isinstance(played_ms, int | float) or played_ms < 0
-    ):
-        raise InvalidField("played_ms must be a number, at least 0", param="played_ms")
-    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 0):
-        raise InvalidField("samples must be a whole number, at least 0", param="samples")
+    if played_ms is not None and (type(played_ms) not in (int, float) or not 0 <= played_ms < MAX_PLAYED):
+        raise InvalidField(f"played_ms must be a number from 0 to {MAX_PLAYED}", param="played_ms")
+    if samples is not None and (type(samples) is not int or not 0 <= samples < MAX_PLAYED):
+        raise InvalidField(f"samples must be a whole number from 0 to {MAX_PLAYED}", param="samples")
     return ReportPlayed(item_id, played_ms, samples, event_id)
 
 
@@ -196,6 +195,9 @@ def _delete(event: Json, event_id: str | None) -> DeleteItem:
 
 def _truncate(event: Json, event_id: str | None) -> TruncateItem:
     valid = validated(ConversationItemTruncateEvent, event)
+    for name in ("content_index", "audio_end_ms"):
+        if valid[name] < 0:
+            raise InvalidField(f"{name} must be at least 0, not {valid[name]}", param=name)
     return TruncateItem(valid["item_id"], valid["content_index"], valid["audio_end_ms"], event_id)
 
 

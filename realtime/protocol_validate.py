@@ -7,7 +7,6 @@ validated   an object -> the same with the types of an ``openai.types.realtime``
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from realtime.errors import InvalidField
 Json = Mapping[str, Any]
 
 _PYDANTIC_OBJECT = re.compile(r"a valid dictionary or instance of \w+")
+MAX_NUMBER = 2.0**64
 MAX_DEPTH = 64  # a tool's JSON schema is the deepest thing that is sent; 64 is far beyond any
 
 
@@ -41,20 +41,26 @@ def _no_such_number(name: str) -> float:
 
 
 def _check_tree(event: Json) -> None:
-    """Bounds the depth and refuses half surrogate pairs and infinite numbers (1e999), without recursion."""
+    """Bounds depth and numbers (1e999 is infinite, and 4,000 digits overflow a float), without recursion."""
     stack: list[tuple[Any, int]] = [(event, 1)]
     while stack:
         value, depth = stack.pop()
         if isinstance(value, str):
-            if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise InvalidField("a string holds half a surrogate pair, which is not Unicode")
-        elif isinstance(value, float) and math.isinf(value):
+            _check_unicode(value)
+        elif isinstance(value, int | float) and abs(value) > MAX_NUMBER:
             raise InvalidField("a number is too large")
         elif isinstance(value, dict | list):
             if depth > MAX_DEPTH:
                 raise InvalidField(f"nested more than {MAX_DEPTH} levels deep")
             inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
             stack.extend((each, depth + 1) for each in inside)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidField("a string holds half a surrogate pair, which is not Unicode") from None
 
 
 def named(value: Any) -> str:

@@ -48,7 +48,6 @@ EVERY: dict[str, Event] = {
     "output_audio_started": say.output_audio_started("resp_1"),
     "output_audio_stopped": say.output_audio_stopped("resp_1"),
     "output_audio_cleared": say.output_audio_cleared("resp_1"),
-    "rate_limits_updated": say.rate_limits_updated(),
     "error": say.error(WRONG),
     "latency": say.latency("resp_1", Timing(3, 0.02, None, None), e2e_ms=None),
 }

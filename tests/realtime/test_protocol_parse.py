@@ -123,6 +123,8 @@ VAD = "session.audio.input.turn_detection"
         ('{"a": 1e999}', InvalidField, None),
         ('{"a": "\\ud800"}', InvalidField, None),
         ('{"a": ' + "9" * 5000 + "}", InvalidField, None),
+        ('{"a": ' + "9" * 4000 + "}", InvalidField, None),
+        ('{"a": -1e300}', InvalidField, None),
         ("[" * 100_000, InvalidField, None),
         ('{"a": ' + "[" * 65 + "]" * 65 + "}", InvalidField, None),
         ({}, InvalidField, "type"),
@@ -168,6 +170,16 @@ VAD = "session.audio.input.turn_detection"
         ({**item(**USER), "previous_item_id": 5}, InvalidField, "previous_item_id"),
         ({"type": "conversation.item.delete"}, InvalidField, "item_id"),
         ({"type": "conversation.item.truncate", "item_id": "a", "content_index": 0}, InvalidField, "audio_end_ms"),
+        (
+            {"type": "conversation.item.truncate", "item_id": "a", "content_index": -1, "audio_end_ms": 5},
+            InvalidField,
+            "content_index",
+        ),
+        (
+            {"type": "conversation.item.truncate", "item_id": "a", "content_index": 0, "audio_end_ms": -5},
+            InvalidField,
+            "audio_end_ms",
+        ),
         ({"type": "response.create", "response": 5}, InvalidField, "response"),
         ({"type": "response.create", "response": {"input": {}}}, InvalidField, "response.input"),
         ({"type": "response.create", "response": {"input": [5]}}, InvalidField, "response.input[0]"),
@@ -179,6 +191,7 @@ VAD = "session.audio.input.turn_detection"
         ({"type": "response.create", "response": {"modalities": ["smell"]}}, InvalidField, "response.modalities[0]"),
         ({"type": "parley.playback", "item_id": "a"}, InvalidField, "played_ms"),
         ({"type": "parley.playback", "item_id": "a", "samples": -1}, InvalidField, "samples"),
+        ({"type": "parley.playback", "item_id": "a", "samples": 10**12}, InvalidField, "samples"),
         ({"type": "parley.playback", "item_id": "a", "played_ms": True}, InvalidField, "played_ms"),
     ],
 )
@@ -333,6 +346,12 @@ def test_the_names_of_the_api_are_all_known() -> None:
 def test_load_is_json_and_no_more(tree: dict[str, Any]) -> None:
     try:
         text = json.dumps(tree, allow_nan=False)
-    except ValueError:
+    except ValueError:  # not a number
         return
-    assert load(text) == tree
+    try:
+        assert load(text) == tree
+    except InvalidField as error:
+        message = error.message
+    else:
+        return
+    assert "too large" in message
