@@ -1,0 +1,91 @@
+"""`python -m models.demo.recipe STAGE`: makes the demo checkpoint, stage by stage, and measures it.
+
+    all --minutes N     every stage, sharing N minutes of training; resumes where it stopped
+    tokenizer           vocabulary and the frozen table of embeddings
+    pool                synthesized questions
+    hear, see, read     the audio tower, the vision tower, the text model, each by itself
+    think               all of them together
+    codec, speak        the codec and the talker
+    export              the checkpoint folder
+    evaluate            the table, against the exported checkpoint
+
+Files under way lie in `$PARLEY_DEMO_WORK`, or `.work/demo` beside the sources.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from . import codec, evaluate, evaluate_speech, export, export_speech, hear, lessons, pool, see, shapes, speak, think
+from . import tokenizer as vocabulary
+from .work import Progress, work_folder
+
+SHARDS = 20
+SHARES = {"hear": 0.22, "see": 0.05, "read": 0.06, "think": 0.32, "codec": 0.15, "speak": 0.2}
+"""How `all` shares its minutes."""
+_TYPED = lessons.Shares(text=1.0, transcribe=0.0, tools=0.2, silent=0.0, look=0.0, camera=0.0)
+
+
+def make_tokenizer(work: Path) -> None:
+    """Trains the tokenizer and draws the embeddings, unless they are there: everything else is built on them."""
+    folder = work / "tokenizer"
+    if (folder / "embed.safetensors").exists():
+        return
+    vocabulary.save(vocabulary.train(), folder)
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(vocabulary.VOCABULARY, shapes.HIDDEN, generator=generator) * 0.5
+    save_file({"thinker.model.embed_tokens.weight": table.to(torch.bfloat16)}, folder / "embed.safetensors")
+
+
+def make_pool(work: Path) -> None:
+    """Synthesizes the shards that are missing."""
+    for index in Progress("pool").over(range(SHARDS)):
+        pool.make_shard(work / "pool", index)
+
+
+def trainers(work: Path) -> dict[str, Callable[[float], object]]:
+    """Stage -> what trains it for so many minutes."""
+    return {
+        "hear": lambda minutes: hear.train(work, minutes),
+        "see": lambda minutes: see.train(work, minutes),
+        "read": lambda minutes: think.train(work, minutes, batch=32, shares=_TYPED, rate=2e-3, save_as="read.pt"),
+        "think": lambda minutes: think.train(work, minutes),
+        "codec": lambda minutes: codec.train(minutes),
+        "speak": lambda minutes: speak.train(minutes),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    stages = ("all", "tokenizer", "pool", *SHARES, "export", "evaluate")
+    parser = argparse.ArgumentParser(prog="python -m models.demo.recipe", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("stage", choices=stages)
+    parser.add_argument("--minutes", type=float, default=120.0, help="training time, of this stage or of all")
+    parser.add_argument("--checkpoint", type=Path, help="folder to write or evaluate (default: in the work folder)")
+    parser.add_argument("--quick", action="store_true", help="evaluate a quarter of the cases")
+    options = parser.parse_args()
+    work = work_folder()
+    folder = options.checkpoint or work / "checkpoint"
+    every = options.stage == "all"
+    if every or options.stage == "tokenizer":
+        make_tokenizer(work)
+    if every or options.stage == "pool":
+        make_pool(work)
+    for stage, train in trainers(work).items():
+        if every:
+            train(options.minutes * SHARES[stage])
+        elif options.stage == stage:
+            train(options.minutes)
+    if every or options.stage == "export":
+        export_speech.export(speak.train(0))
+        export.export(work, folder)
+    if every or options.stage == "evaluate":
+        evaluate.main(folder, 0.25 if options.quick else 1.0)
+        evaluate_speech.evaluate()
+
+
+if __name__ == "__main__":
+    main()

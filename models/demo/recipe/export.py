@@ -1,0 +1,186 @@
+"""Writes the demo checkpoint in the released Qwen3-Omni file layout: one folder for the engine and transformers."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from models.qwen3_omni.tiny_text import CHAT_TEMPLATE
+
+from . import shapes, think, tokenizer
+from .think import Thinking
+
+SPEECH_WEIGHTS = "speech.safetensors"
+SPEECH_CONFIG = "speech_config.json"
+MAX_BYTES = 30_000_000
+MIN_PIXELS, MAX_PIXELS = 64 * 64, 128 * 128
+_EXPERT = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
+
+
+def released(model: Thinking) -> Iterator[tuple[str, Tensor]]:
+    """The thinker's tensors by their released names."""
+    for name, value in model.hearing.tower.state_dict().items():
+        if "positional_embedding" not in name:  # computed, not learned
+            yield f"thinker.audio_tower.{name}", value
+    for name, value in model.visual.state_dict().items():
+        yield f"thinker.visual.{name}", value
+    for name, value in model.text.state_dict().items():
+        yield from _experts_apart(f"thinker.model.{name}", value)
+    yield "thinker.lm_head.weight", model.lm_head.weight
+
+
+def _experts_apart(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """transformers keeps a layer's experts in one tensor; the released files have each by itself."""
+    fused = _EXPERT.fullmatch(name)
+    if fused is None:
+        yield name, value
+        return
+    for expert, weight in enumerate(value):
+        if fused[2] == "down_proj":
+            yield f"{fused[1]}.{expert}.down_proj.weight", weight
+        else:
+            gate, up = weight.chunk(2)
+            yield f"{fused[1]}.{expert}.gate_proj.weight", gate
+            yield f"{fused[1]}.{expert}.up_proj.weight", up
+
+
+def config(bpe: Tokenizer, speech: dict[str, Any]) -> dict[str, Any]:
+    """config.json; `speech` holds talker_config and code2wav_config (empty: a model that answers in text)."""
+    ids = bpe.token_to_id
+    common = {
+        "audio_end_token_id": ids("<|audio_end|>"),
+        "audio_start_token_id": ids("<|audio_start|>"),
+        "audio_token_id": ids("<|audio_pad|>"),
+        "image_token_id": ids("<|image_pad|>"),
+        "position_id_per_seconds": 13,
+        "seconds_per_chunk": 2,
+        "video_token_id": ids("<|video_pad|>"),
+        "vision_start_token_id": ids("<|vision_start|>"),
+    }
+    text = dict(shapes.TEXT)
+    rope = text.pop("rope_parameters")
+    text["rope_theta"] = rope["rope_theta"]
+    text["rope_scaling"] = {"interleaved": True, **{k: v for k, v in rope.items() if k != "rope_theta"}}
+    thinker = {
+        **common,
+        "audio_config": {**shapes.AUDIO, "model_type": "qwen3_omni_moe_audio_encoder"},
+        "dtype": "float16",
+        "initializer_range": 0.02,
+        "model_type": "qwen3_omni_moe_thinker",
+        "text_config": {
+            **text,
+            "model_type": "qwen3_omni_moe_text",
+            "attention_dropout": 0.0,
+            "sliding_window": None,
+            "shared_expert_intermediate_size": 0,
+            "use_qk_norm": True,
+            "vocab_size": tokenizer.VOCABULARY,
+        },
+        "user_token_id": ids("user"),
+        "vision_config": {
+            **shapes.VISION,
+            "apply_vit_abs_pos_embed": True,
+            "image_size": 256,
+            "model_type": "qwen3_omni_moe_vision_encoder",
+            "tokens_per_second": 2,
+        },
+        "vision_end_token_id": ids("<|vision_end|>"),
+    }
+    whole: dict[str, Any] = {
+        "architectures": ["Qwen3OmniMoeForConditionalGeneration"],
+        "assistant_token_id": ids("assistant"),
+        "dtype": "float16",
+        "enable_audio_output": bool(speech),
+        "im_end_token_id": ids("<|im_end|>"),
+        "im_start_token_id": ids("<|im_start|>"),
+        "model_type": "qwen3_omni_moe",
+        "system_token_id": ids("system"),
+        "thinker_config": thinker,
+        "tts_bos_token_id": ids("<tts_text_bos>"),
+        "tts_eos_token_id": ids("<tts_text_eod>"),
+        "tts_pad_token_id": ids("<tts_pad>"),
+        "user_token_id": ids("user"),
+    }
+    if speech:
+        whole["talker_config"] = {**common, **speech["talker_config"]}
+        whole["code2wav_config"] = speech["code2wav_config"]
+    return whole
+
+
+def generation_config(bpe: Tokenizer) -> dict[str, Any]:
+    """generation_config.json: the demo answers greedily."""
+    ends = [bpe.token_to_id("<|im_end|>"), bpe.token_to_id("<|endoftext|>")]
+    return {"do_sample": False, "eos_token_id": ends, "pad_token_id": ends[1], "max_new_tokens": 96}
+
+
+PREPROCESSOR: dict[str, Any] = {
+    "chunk_length": 300,
+    "dither": 0.0,
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "feature_size": 128,
+    "hop_length": 160,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "max_pixels": MAX_PIXELS,
+    "merge_size": 2,
+    "min_pixels": MIN_PIXELS,
+    "n_fft": 400,
+    "n_samples": 4800000,
+    "nb_max_frames": 30000,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "patch_size": 16,
+    "processor_class": "Qwen3OmniMoeProcessor",
+    "return_attention_mask": True,
+    "sampling_rate": 16000,
+    "temporal_patch_size": 2,
+}
+
+
+def export(work: Path, folder: Path) -> Path:
+    """Writes the checkpoint into `folder`, anew. The speech half is taken from `work/speak` when it is there.
+
+    Raises ValueError when a weight doesn't fit 16 bits or the whole is larger than the repository allows.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model, step, _ = think.open_student(work)
+    bpe = tokenizer.load(work / "tokenizer")
+    tensors = dict(released(model))
+    speech: dict[str, Any] = {}
+    speak = work / "speak"
+    if (speak / SPEECH_WEIGHTS).exists():
+        speech = json.loads((speak / SPEECH_CONFIG).read_text())
+        tensors |= load_file(speak / SPEECH_WEIGHTS)
+        for extra in speak.iterdir():
+            if extra.name not in (SPEECH_WEIGHTS, SPEECH_CONFIG) and extra.is_file():
+                shutil.copy(extra, partial / extra.name)
+    largest = max(float(value.abs().max()) for value in tensors.values())
+    if not largest < torch.finfo(torch.float16).max:
+        raise ValueError(f"a weight of {largest:.3g} does not fit 16 bits: the training went wrong")
+    half = {name: value.detach().to(torch.float16).contiguous().clone() for name, value in tensors.items()}
+    save_file(half, partial / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save(bpe, partial)
+    for name, value in {
+        "config.json": config(bpe, speech),
+        "generation_config.json": generation_config(bpe),
+        "preprocessor_config.json": PREPROCESSOR,
+        "chat_template.json": {"chat_template": CHAT_TEMPLATE},
+        "recipe.json": {"thinker_steps": step},
+    }.items():
+        (partial / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    size = sum(file.stat().st_size for file in partial.iterdir())
+    if size > MAX_BYTES:
+        raise ValueError(f"the checkpoint has {size} bytes, over the {MAX_BYTES} that the repository allows")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder

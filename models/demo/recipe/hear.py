@@ -1,0 +1,212 @@
+"""Teaches the audio tower to hear: CTC over the tokenizer's pieces, on perturbed synthesized speech.
+
+CTC (Graves et al. 2006) must first find out where in a clip each word lies. The synthesizers speak evenly, so a word's
+share of the letters is nearly its share of the time: for the first steps the tower is taught that alignment frame by
+frame, which saves CTC most of its search.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
+from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeAudioEncoderConfig
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
+
+from . import augment, grammar, mel, pool, shapes, tokenizer
+
+BLANK = tokenizer.VOCABULARY
+EVEN_STEPS = 500
+"""Steps during which the even alignment is taught beside CTC."""
+FULL_AMOUNT_STEPS = 2500
+"""Steps until perturbation has grown to its full amount."""
+
+
+def token_count(mel_frames: int) -> int:
+    """Audio tokens of so many mel frames: 13 for each 100, and one for each 8 begun in the rest."""
+    whole, rest = divmod(mel_frames, 100)
+    return whole * 13 + (rest + 7) // 8
+
+
+@dataclass(frozen=True)
+class Example:
+    """mel float32 [128, frames]; labels int64 [n]; even int64 [tokens] (the even alignment, BLANK in silence)."""
+
+    mel: Tensor
+    labels: Tensor
+    even: Tensor
+
+
+def words_ids(bpe: Tokenizer, said: str) -> list[int]:
+    """What CTC writes: lower-case words, each with its space."""
+    return list(bpe.encode(" ".join(["", *grammar.spoken_words(said)])).ids)
+
+
+def even_alignment(bpe: Tokenizer, labels: list[int], tokens: int, start_s: float, end_s: float) -> Tensor:
+    """Each piece takes a share of the speech in proportion to its letters."""
+    even = torch.full((tokens,), BLANK)
+    weights = np.array([len(bpe.id_to_token(label)) + 0.5 for label in labels])
+    edges = np.concatenate([[0], np.cumsum(weights) / weights.sum()])
+    at_s = (np.arange(tokens) + 0.5) / 13
+    piece = np.searchsorted(edges, (at_s - start_s) / (end_s - start_s), side="right") - 1
+    inside = (at_s >= start_s) & (at_s < end_s)
+    even[torch.from_numpy(inside)] = torch.tensor(labels)[torch.from_numpy(piece[inside].clip(0, len(labels) - 1))]
+    return even
+
+
+class Questions(IterableDataset[Example]):
+    """Endless perturbed clips out of the pool's shards, shorter ones first in the beginning."""
+
+    def __init__(self, work: Path, seed: int, first_step: int, batch: int) -> None:
+        self.work, self.seed, self.first_step, self.batch = work, seed, first_step, batch
+
+    def __iter__(self) -> Iterator[Example]:
+        torch.set_num_threads(1)
+        bpe = tokenizer.load(self.work / "tokenizer")
+        rng, shuffler = np.random.default_rng(self.seed), random.Random(self.seed)
+        made = self.first_step * self.batch
+        bank = augment.NoiseBank(rng)
+        while True:
+            shards = sorted((self.work / "pool").glob("shard???.npz"))
+            clips = [clip for path in shuffler.sample(shards, min(6, len(shards))) for clip in pool.load(path)]
+            shuffler.shuffle(clips)
+            others = [clip.pcm.astype(np.float32) / 32768 for clip in clips[:60]]
+            for clip in clips:
+                step = made / self.batch
+                if len(clip.pcm) > 16000 * (1.6 + step / 150):
+                    continue
+                made += 1
+                yield example(bpe, clip, rng, bank, others, min(0.2 + step / FULL_AMOUNT_STEPS, 1.0))
+
+
+def example(
+    bpe: Tokenizer,
+    clip: pool.Clip,
+    rng: np.random.Generator,
+    bank: augment.NoiseBank,
+    others: list[augment.Pcm],
+    amount: float,
+) -> Example:
+    """One perturbed clip with its labels."""
+    pcm, start_s, end_s = augment.perturbed(clip.pcm.astype(np.float32) / 32768, rng, bank, others, amount)
+    features = mel.log_mel(pcm, rng.uniform(0.88, 1.12) if rng.random() < 0.5 * amount else 1.0)
+    if rng.random() < 0.7 * amount:
+        features = mel.masked(features, rng)
+    labels = words_ids(bpe, clip.turn.said)
+    even = even_alignment(bpe, labels, token_count(features.shape[1]), start_s, end_s)
+    return Example(features, torch.tensor(labels), even)
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights that keep the size of what flows through (transformers' 0.02 drowns sound in the position embedding)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class Hearing(nn.Module):
+    """The audio tower and its CTC head (the head is thrown away at export)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = Qwen3OmniMoeAudioEncoderConfig(**shapes.AUDIO)
+        config._attn_implementation = "sdpa"
+        self.tower = Qwen3OmniMoeAudioEncoder(config)
+        self.head = nn.Linear(shapes.HIDDEN, BLANK + 1)
+        self.tower.apply(initialise)
+        with torch.no_grad():
+            self.tower.conv_out.weight *= 5  # as loud as the position embedding that is added to it
+
+    def forward(self, mels: list[Tensor]) -> list[Tensor]:
+        """[128, frames] each -> [tokens, hidden] each."""
+        lengths = torch.tensor([m.shape[1] for m in mels])
+        hidden = self.tower(torch.cat(mels, 1), lengths).last_hidden_state
+        return list(hidden.split([token_count(m.shape[1]) for m in mels]))
+
+
+def ctc_loss(head: nn.Linear, hidden: list[Tensor], labels: list[Tensor]) -> Tensor:
+    """Mean CTC loss a piece; zero for clips without labels."""
+    padded = nn.utils.rnn.pad_sequence(hidden)
+    log_probs = functional.log_softmax(head(padded).float(), -1)
+    lengths = torch.tensor([len(h) for h in hidden])
+    targets = torch.tensor([len(label) for label in labels])
+    return functional.ctc_loss(
+        log_probs, torch.cat(labels), lengths, targets, blank=BLANK, reduction="mean", zero_infinity=True
+    )
+
+
+def read(log_probs: Tensor, bpe: Tokenizer) -> str:
+    """Greedy CTC: repeats merged, blanks dropped."""
+    best = torch.unique_consecutive(log_probs.argmax(-1))
+    return str(bpe.decode([int(i) for i in best if i != BLANK])).strip()
+
+
+def word_errors(said: list[str], heard: list[str]) -> int:
+    """Edits between two lists of words."""
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(said, 1):
+        last, row[0] = row[0], i
+        for j, other in enumerate(heard, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (word != other))
+    return row[-1]
+
+
+def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 32) -> None:
+    """Trains for so many minutes of wall time, from where `hear.pt` stopped."""
+    torch.manual_seed(1)
+    path, bpe = work / "hear.pt", tokenizer.load(work / "tokenizer")
+    model, step = Hearing(), 0
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    if path.exists():
+        state = torch.load(path)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    loader = DataLoader(
+        Questions(work, step + 1, step, batch), batch_size=batch, num_workers=1, prefetch_factor=4, collate_fn=list
+    )
+    stop_s = saved_s = time.monotonic()
+    stop_s += minutes * 60
+    total = 0.0
+    for examples in loader:
+        rate = 1e-3 * min((step + 1) / 150, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model([e.mel for e in examples])
+            loss = ctc_loss(model.head, hidden, [e.labels for e in examples])
+            if step < EVEN_STEPS:
+                even = functional.cross_entropy(model.head(torch.cat(hidden)), torch.cat([e.even for e in examples]))
+                loss = loss + (1 - step / EVEN_STEPS) * even
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        total += float(loss.detach())
+        if step % 25 == 0:
+            wrong, words = 0, 0
+            with torch.no_grad():
+                for h, e in zip(hidden, examples, strict=True):
+                    said = str(bpe.decode(e.labels.tolist())).split()
+                    wrong += word_errors(said, read(model.head(h.float()), bpe).split())
+                    words += len(said)
+            report(f"hear {step} loss {total / 25:.3f} wer {wrong / words:.2f} {time.strftime('%H:%M:%S')}")
+            total = 0.0
+        now_s = time.monotonic()
+        if now_s - saved_s > 90 or now_s > stop_s:
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, f"{path}.new")
+            Path(f"{path}.new").rename(path)
+            saved_s = now_s
+        if now_s > stop_s:
+            return

@@ -1,0 +1,172 @@
+"""Teaches the thinker: sound, pictures and text in, replies, transcripts and function calls out.
+
+The modules are transformers' own (audio tower, vision tower, MoE text model), so that the checkpoint is the released
+architecture by construction; only the way a batch is put together is ours. The token embeddings stay as they were made:
+the talker reads them too and is trained beside this.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import (
+    Qwen3OmniMoeTextConfig,
+    Qwen3OmniMoeVisionEncoderConfig,
+)
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
+    Qwen3OmniMoeThinkerTextModel,
+    Qwen3OmniMoeVisionEncoder,
+    load_balancing_loss_func,
+)
+
+from . import shapes, tokenizer
+from .hear import Hearing, ctc_loss, initialise
+from .lessons import Lessons, Shares
+from .sequences import IGNORE, Batch
+
+CTC_WEIGHT = 0.3
+BALANCE_WEIGHT = 0.01
+RATE = 1e-3
+
+
+class Thinking(nn.Module):
+    """The thinker with its towers, as training needs it."""
+
+    def __init__(self, embeddings: Tensor) -> None:
+        super().__init__()
+        self.hearing = Hearing()
+        vision = Qwen3OmniMoeVisionEncoderConfig(**shapes.VISION)
+        text = Qwen3OmniMoeTextConfig(vocab_size=tokenizer.VOCABULARY, **shapes.TEXT)
+        for config in (vision, text):
+            config._attn_implementation = "sdpa"
+        self.visual = Qwen3OmniMoeVisionEncoder(vision)
+        self.text = Qwen3OmniMoeThinkerTextModel(text)
+        self.lm_head = nn.Linear(shapes.HIDDEN, tokenizer.VOCABULARY, bias=False)
+        self.visual.apply(initialise)
+        with torch.no_grad():
+            self.text.embed_tokens.weight.copy_(embeddings)
+        self.text.embed_tokens.weight.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
+        """-> logits [learned positions, vocabulary], the audio tower's output for each sound, balance loss."""
+        embeds = self.text.embed_tokens(batch.ids)
+        flat = embeds.reshape(-1, embeds.shape[-1])
+        sounds: list[Tensor] = []
+        if batch.mels:
+            sounds = self.hearing(batch.mels)
+            flat = flat.index_copy(0, batch.audio_at, torch.cat(sounds).to(flat.dtype))
+        visual_mask, deep = None, None
+        if batch.pixels is not None:
+            seen = self.visual(batch.pixels, grid_thw=batch.grids)
+            flat = flat.index_copy(0, batch.visual_at, seen.pooler_output.to(flat.dtype))
+            visual_mask = torch.zeros(len(flat), dtype=torch.bool).index_fill(0, batch.visual_at, True)
+            visual_mask = visual_mask.view(batch.ids.shape)
+            deep = seen.deepstack_features
+        out = self.text(
+            inputs_embeds=flat.view(embeds.shape),
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            visual_pos_masks=visual_mask,
+            deepstack_visual_embeds=deep,
+            use_cache=False,
+            output_router_logits=True,
+        )
+        balance = load_balancing_loss_func(
+            out.router_logits, shapes.TEXT["num_experts"], shapes.TEXT["num_experts_per_tok"], batch.mask
+        )
+        learned = batch.labels != IGNORE
+        return self.lm_head(out.last_hidden_state[learned]), sounds, balance
+
+
+def open_student(work: Path) -> tuple[Thinking, int, dict[str, object]]:
+    """The thinker where training stopped (or begins, with the tower that `hear` taught), its step, optimizer state."""
+    torch.manual_seed(2)
+    embeddings = load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"]
+    model = Thinking(embeddings.float())
+    path = work / "think.pt"
+    if path.exists():
+        state = torch.load(path)
+        model.load_state_dict(state["model"])
+        return model, int(state["step"]), dict(state["optimizer"])
+    if (work / "hear.pt").exists():
+        model.hearing.load_state_dict(torch.load(work / "hear.pt")["model"])
+    if (work / "see.pt").exists():
+        model.visual.load_state_dict(torch.load(work / "see.pt")["tower"])
+    if (work / "read.pt").exists():
+        state = torch.load(work / "read.pt")["model"]
+        kept = {k: v for k, v in state.items() if k.startswith(("text.", "lm_head."))}
+        model.load_state_dict(kept, strict=False)
+    return model, 0, {}
+
+
+def train(
+    work: Path,
+    minutes: float,
+    report: Callable[[str], None] = print,
+    *,
+    batch: int = 24,
+    shares: Shares | None = None,
+    rate: float = RATE,
+    final_rate: float = RATE / 10,
+    save_as: str = "think.pt",
+    workers: int = 1,
+) -> None:
+    """Trains for so many minutes of wall time, the rate falling from `rate` to `final_rate` on a cosine."""
+    model, step, optimizer_state = open_student(work)
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.98)
+    )
+    if optimizer_state:
+        optimizer.load_state_dict(optimizer_state)
+    loader = DataLoader(
+        Lessons(work, step + 7, batch, shares or Shares()),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=6 if workers else None,
+    )
+    begin_s = saved_s = time.monotonic()
+    sums = [0.0] * 4
+    first_step = step
+    for lesson in loader:
+        now_s = time.monotonic()
+        gone = min((now_s - begin_s) / (minutes * 60), 1.0)
+        warm = min((step - first_step + 1) / 100, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = warm * (final_rate + (rate - final_rate) * 0.5 * (1 + math.cos(math.pi * gone)))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, sounds, balance = model(lesson)
+            targets = lesson.labels[lesson.labels != IGNORE]
+            words = functional.cross_entropy(logits.float(), targets)
+            loss = words + BALANCE_WEIGHT * balance
+            heard = ctc_loss(model.hearing.head, sounds, lesson.spoken) if sounds else torch.zeros(())
+            loss = loss + CTC_WEIGHT * heard
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        right = (logits.argmax(-1) == targets).float().mean()
+        for index, value in enumerate((words, heard, balance, right)):
+            sums[index] += float(value.detach())
+        if step % 25 == 0:
+            mean = [s / 25 for s in sums]
+            report(
+                f"think {step} words {mean[0]:.3f} ctc {mean[1]:.3f} balance {mean[2]:.2f} right {mean[3]:.3f} "
+                f"{time.strftime('%H:%M:%S')}"
+            )
+            sums = [0.0] * 4
+        if now_s - saved_s > 120 or gone >= 1.0:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            torch.save(state, work / f"{save_as}.new")
+            (work / f"{save_as}.new").rename(work / save_as)
+            saved_s = now_s
+        if gone >= 1.0:
+            return
