@@ -32,10 +32,6 @@ class AudioFormat:
         """2 for PCM (little-endian int16), 1 for G.711."""
         return 2 if self.type == "audio/pcm" else 1
 
-    def duration_ms(self, data: bytes) -> float:
-        """How long ``data`` plays."""
-        return 1000 * len(data) / (self.bytes_per_sample * self.rate_hz)
-
 
 PCM16 = AudioFormat("audio/pcm", 24000)
 PCMU = AudioFormat("audio/pcmu", 8000)

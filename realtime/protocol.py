@@ -31,13 +31,12 @@ from realtime.pcm import AudioFormat
 from realtime.protocol_beta import spell
 from realtime.protocol_events import Event, Ids
 from realtime.protocol_messages import AppendAudio, ClientMessage, CreateResponse, SessionUpdate
-from realtime.protocol_parse import MAX_APPEND_BYTES, parse
+from realtime.protocol_parse import parse
 from realtime.protocol_response import ResponseWriter
 from realtime.protocol_validate import load, respelled
 from realtime.settings import Dialect, Settings, override, session_object, update
 
 __all__ = [
-    "MAX_APPEND_BYTES",
     "ClientMessage",
     "Dialect",
     "Event",
