@@ -157,7 +157,7 @@ class Playback:
         self._notice_underrun(now)
         room = self._room(now)
         pieces = []
-        while self._waiting and room >= min(self._piece, self._left()):
+        while self._waiting and room >= self._least():
             pcm = self._take(room)
             if self._origin_s is None:
                 self._origin_s = now
@@ -173,9 +173,9 @@ class Playback:
             return None
         if self.all_sent:
             return self._over_s()
-        if not self._waiting or self._pacing.ahead_ms is None:
-            return None
-        wanted = self.sent + min(self._piece, self._left()) - self._ahead
+        if self._pacing.ahead_ms is None or self.generated - self.sent < self._least():
+            return None  # more must come first
+        wanted = self.sent + self._least() - self._ahead
         return self._origin_s + wanted / self.rate_hz
 
     def hold(self, now: float) -> None:
@@ -207,10 +207,9 @@ class Playback:
         assert self._pacing.ahead_ms is not None
         return self._pacing.ahead_ms / 1000 * self.rate_hz
 
-    def _left(self) -> int:
-        """Samples that wait; a short rest before more comes doesn't count as a piece."""
-        left = self.generated - self.sent
-        return left if self.alignment.complete else max(left, self._piece)
+    def _least(self) -> int:
+        """Samples worth sending: a piece, or the last of all."""
+        return min(self._piece, self.generated - self.sent) if self.alignment.complete else self._piece
 
     def _room(self, now: float) -> int:
         unsent = self.generated - self.sent

@@ -131,7 +131,7 @@ class UserAudio:
         self.message = Message(item_id, start, at)
         self.message.audio.append(self._ring[len(self._ring) - (self.position - start) :])
         if self._latest is not None and now - self._latest[1] <= self._fresh_s:
-            self._show(self._latest[0])
+            self._show(self._latest[0], 0.0)
         return self.message
 
     def end(self) -> None:
@@ -145,18 +145,14 @@ class UserAudio:
         """A camera frame: into the open message at the model's rate, else kept for the next one (the latest wins)."""
         self._latest = (pixels, now)
         if self.message is not None:
-            self._show(pixels)
+            self._show(pixels, self.message.audio.length / self.rate_hz)
 
-    def _show(self, pixels: Pixels) -> None:
+    def _show(self, pixels: Pixels, t_s: float) -> None:
         assert self.message is not None, "a message is open"
         assert self._frame_every_s is not None, "the model sees"
-        t_s = self.message.audio.length / self.rate_hz
         frames = self.message.frames
-        if not frames:
-            t_s = 0.0
-        elif t_s - (frames[-1].t_s or 0.0) < self._frame_every_s:
-            return
-        frames.append(Frame(pixels, t_s))
+        if not frames or t_s - (frames[-1].t_s or 0.0) >= self._frame_every_s:
+            frames.append(Frame(pixels, t_s))
 
 
 def pieces(message: Message, start: int, shown: int, rate_hz: int) -> tuple[list[Pcm | Frame], int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from models.base import Audio, Begin, End, Frame, Segment, Text
+from models.base import Audio, Begin, End, Frame, FunctionCall, Segment, Text
 from realtime.events import (
     AudioOut,
     CallOut,
@@ -56,6 +56,7 @@ class Running:
     command: Reply
     outputs: list[tuple[float, EngineOutput]]
     words: list[str]
+    calls: tuple[tuple[str, str], ...]
     tokens: int = 0
 
 
@@ -142,7 +143,7 @@ class SmallEngine:
         assert_well_formed(segment for _, segments in self.context for segment in segments)
         answer = self.answers.pop(0) if self.answers else Answer()
         words = answer.text.split(" ") if answer.text else []
-        self.running = Running(command, list(schedule(command, answer, now)), words)
+        self.running = Running(command, list(schedule(command, answer, now)), words, answer.calls)
 
     def _cancel(self, command: Cancel) -> None:
         assert command.epoch > self.epoch, "an epoch is used once"
@@ -157,11 +158,11 @@ class SmallEngine:
 
     def _finish(self, run: Running) -> None:
         self.running, self.last = None, run
-        self._keep(run, run.tokens)
+        self._keep(run, run.tokens, run.calls)
 
-    def _keep(self, run: Running, tokens: int) -> None:
-        said = Text(" ".join(run.words[:tokens]))
-        self.context.append((run.command.key, (Begin("assistant"), said, End()) if tokens else ()))
+    def _keep(self, run: Running, tokens: int, calls: tuple[tuple[str, str], ...] = ()) -> None:
+        said = (Begin("assistant"), Text(" ".join(run.words[:tokens])), End()) if tokens else ()
+        self.context.append((run.command.key, (*said, *(FunctionCall(*call) for call in calls))))
 
 
 def schedule(command: Reply, answer: Answer, now: float) -> Iterable[tuple[float, EngineOutput]]:
