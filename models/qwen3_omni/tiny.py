@@ -150,7 +150,7 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> to
     if last[-1] in ("alpha", "beta"):
         return 0.3 * noise
     if "q_norm" in last:
-        return 2.5 + 0.2 * noise  # sharp enough that what stands far back is attended to
+        return 3.5 + 0.2 * noise  # sharp enough that what stands far back is attended to
     if len(shape) == 1:
         return 1.0 + 0.1 * noise
     if "codec_embedding" in name and "code_predictor" in name:
@@ -161,7 +161,7 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> to
         return noise * 2.0 / math.sqrt(shape[1])
     if name.startswith("code2wav.") and len(shape) == 3:
         return _convolution(name, noise)
-    gain = 0.5 if re.search(r"(o_proj|down_proj|out_proj|fc2|attn\.proj)\.weight$", name) else 1.0
+    gain = 0.5 if re.search(r"(down_proj|out_proj|fc2|attn\.proj)\.weight$", name) else 1.0
     return noise * gain / math.sqrt(math.prod(shape[1:]))
 
 
