@@ -1,0 +1,267 @@
+"""Many callers on one device: the engine in real time, and how fast it goes when nobody has to be waited for.
+
+Two runs for each number of callers N:
+
+    paced     everybody speaks for some seconds, all end within 100 ms, every reply is played as it comes
+    unpaced   the same turns with no bound on the lead: how much speech the device makes in a second
+
+    ttfa_p50@N, ttfa_p95@N   turn decided -> first PCM, seconds, over all replies
+    underrun_ms_max@N        silence one listener had within one reply
+    refused@N                callers who were not let in
+    {stage}_ms@N             one batched call of a stage, in the paced run
+    busy@N                   share of the paced run in which the device worked
+    speech_per_s@N           seconds of speech made in one second, unpaced; its inverse is rtf@N
+    tokens_per_s@N           text tokens and codec frames in one second, unpaced
+    memory_mib@N             what the sessions' slots hold at the end of the paced run
+    floor_ms_{stage}@N       the weights that one call must read, at the bandwidth that this machine copies with
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.first_audio import question
+from benchmarks.reference import Reference
+from benchmarks.report import report
+from models.base import Audio, Begin, End, LoadOptions, Model, Sampling
+from models.qwen3_omni.tiny import midsize, tiny
+from models.registry import load
+from realtime.engine import Engine
+from realtime.events import (
+    AudioOut,
+    Close,
+    EngineCommand,
+    EngineOutput,
+    Extend,
+    Finished,
+    Open,
+    Opened,
+    Refused,
+    Reply,
+)
+from realtime.schedule import EngineConfig, Stage
+
+RATE_HZ = 16000
+CHUNK = RATE_HZ // 50
+SPREAD_S = 0.1  # all callers end their turns within this
+UNPACED = EngineConfig(lead_ms=1e9, text_lead_tokens=1 << 30)
+
+
+@dataclass
+class Heard:
+    """One caller's replies."""
+
+    refused: bool = False
+    ttfa_s: list[float] = field(default_factory=list)
+    underrun_s: float = 0.0
+    finished: int = 0
+    samples: int = 0
+    dry_at_s: float | None = None  # within a reply: when what was made has been played
+
+    def take(self, output: EngineOutput, now: float, rate_hz: int) -> None:
+        if isinstance(output, Refused):
+            self.refused = True
+        elif isinstance(output, AudioOut):
+            if self.dry_at_s is None:
+                self.dry_at_s = now
+            self.underrun_s += max(0.0, now - self.dry_at_s)
+            self.dry_at_s = max(self.dry_at_s, now) + len(output.pcm) / rate_hz
+            self.samples += len(output.pcm)
+        elif isinstance(output, Finished):
+            self.finished += 1
+            self.dry_at_s = None
+            if output.timing.ttfa_s is not None:
+                self.ttfa_s.append(output.timing.ttfa_s)
+
+
+class Crowd:
+    """N callers of one engine, stepped by this thread in real time."""
+
+    def __init__(self, model: Model, callers: int, config: EngineConfig) -> None:
+        self.engine = Engine(model, config, self._take)
+        self.rate_hz = model.spec.output_rate_hz
+        self.callers = {number: Heard() for number in range(1, callers + 1)}
+        self.play([(0.0, Open(number)) for number in self.callers])
+
+    def _take(self, output: EngineOutput) -> None:
+        if not isinstance(output, Opened):
+            self.callers[output.session].take(output, time.monotonic(), self.rate_hz)
+
+    def play(self, script: Sequence[tuple[float, EngineCommand]]) -> float:
+        """Submits each command at its second from now, until nothing is left to do. Gives how long that took."""
+        began_s = time.monotonic()
+        left = sorted(script, key=lambda line: line[0])[::-1]
+        while True:
+            now = time.monotonic()
+            while left and began_s + left[-1][0] <= now:
+                self.engine.submit(left.pop()[1])
+            at_s = self.engine.step(now)
+            if at_s is None and not left:
+                return time.monotonic() - began_s
+            due_s = began_s + left[-1][0] if left else np.inf
+            pause_s = min(np.inf if at_s is None else at_s, due_s) - time.monotonic()
+            if pause_s > 0:
+                time.sleep(pause_s)
+
+    def turn(self, seconds: float, epoch: int, *, paced: bool) -> float:
+        """Everybody says something else; gives the seconds until all have been answered."""
+        script: list[tuple[float, EngineCommand]] = []
+        for number in self.callers:
+            pcm = question(seconds, seed=100 * epoch + number)
+            late_s = SPREAD_S * (number - 1) / len(self.callers)
+            script.append((late_s if paced else 0.0, Extend(number, epoch, (Begin("user"),))))
+            for start in range(0, len(pcm), CHUNK):
+                at_s = late_s + (start + CHUNK) / RATE_HZ if paced else 0.0
+                script.append((at_s, Extend(number, epoch, (Audio(pcm[start : start + CHUNK]),))))
+            script.append((at_s, Extend(number, epoch, (Audio(pcm[:0], final=True), End()), f"u{epoch}")))
+            sampling = Sampling(seed=1000 * epoch + number)
+            # The turn is decided when the command is due: a late start is part of ttfa.
+            decided_s = time.monotonic() + at_s
+            script.append((at_s, Reply(number, epoch, f"r{epoch}", decided_s, sampling=sampling)))
+        return self.play(script)
+
+    def close(self) -> None:
+        self.play([(0.0, Close(number)) for number in self.callers])
+
+
+def paced(model: Model, callers: int, seconds: float, turns: int) -> dict[str, float]:
+    """Figures of a conversation in real time."""
+    crowd = Crowd(model, callers, EngineConfig())
+    took_s = sum(crowd.turn(seconds, epoch, paced=True) for epoch in range(turns))
+    heard = list(crowd.callers.values())
+    ttfa_s = sorted(value for caller in heard for value in caller.ttfa_s)
+    stats = crowd.engine.stats()
+    crowd.close()
+    busy_s = sum(stats[f"{stage.name.lower()}_s"] for stage in Stage)
+    found = {
+        "ttfa_p50": statistics.median(ttfa_s),
+        "ttfa_p95": ttfa_s[min(len(ttfa_s) - 1, int(0.95 * len(ttfa_s)))],
+        "underrun_ms_max": 1000 * max(caller.underrun_s for caller in heard),
+        "refused": float(sum(caller.refused for caller in heard)),
+        "busy": busy_s / took_s,
+        "memory_mib": stats["memory_bytes"] / 2**20,
+    }
+    for stage in Stage:
+        name = stage.name.lower()
+        found[f"{name}_ms"] = 1000 * stats[f"{name}_s"] / max(1.0, stats[f"{name}_calls"])
+        found[f"{name}_rows"] = stats[f"{name}_rows"] / max(1.0, stats[f"{name}_calls"])
+    return found
+
+
+def unpaced(model: Model, callers: int, seconds: float, turns: int) -> dict[str, float]:
+    """Figures of the same turns when no listener is waited for."""
+    crowd = Crowd(model, callers, UNPACED)
+    took_s = sum(crowd.turn(seconds, epoch, paced=False) for epoch in range(turns))
+    speech_s = sum(caller.samples for caller in crowd.callers.values()) / crowd.rate_hz
+    stats = crowd.engine.stats()
+    crowd.close()
+    made = stats["decoded_tokens"] + stats["frame_rows"]
+    return {"speech_per_s": speech_s / took_s, "rtf": took_s / speech_s, "tokens_per_s": made / took_s}
+
+
+# --- floors ------------------------------------------------
+
+
+def bandwidth(megabytes: int) -> float:
+    """Bytes a second that this machine copies, read and written counted once each."""
+    block = torch.ones(megabytes << 18)
+    target = torch.empty_like(block)
+    best_s = np.inf
+    for _ in range(5):
+        began_s = time.perf_counter()
+        target.copy_(block)
+        best_s = min(best_s, time.perf_counter() - began_s)
+    return 2 * block.numel() * block.element_size() / best_s
+
+
+def floors(model: Model, callers: int, bytes_per_s: float) -> dict[str, float]:
+    """Milliseconds that reading one call's weights takes; of experts, those that N rows are expected to choose."""
+    nets = {
+        "decode": (model.thinker, ("audio_tower", "visual", "embed_tokens")),
+        "frame": (model.talker, ("embedding", "text_projection", "hidden_projection")),
+        "render": (model.codec, ()),
+    }
+    return {
+        f"floor_ms_{stage}": 1000 * _bytes(owner, skipped, callers, model.spec.groups) / bytes_per_s
+        for stage, (owner, skipped) in nets.items()
+        if owner is not None
+    }
+
+
+def _bytes(owner: object, skipped: tuple[str, ...], rows: int, groups: int) -> float:
+    total = 0.0
+    for net in (value for value in vars(owner).values() if isinstance(value, nn.Module)):
+        top = {name: int(module.top_k) for name, module in net.named_modules() if hasattr(module, "top_k")}
+        for name, weight in net.named_parameters():
+            if any(part in name for part in skipped):
+                continue
+            size = float(weight.numel() * weight.element_size())
+            if ".experts." in name:
+                chosen = top.get(name.split(".experts.")[0], weight.shape[0])
+                size *= 1 - (1 - chosen / weight.shape[0]) ** rows
+            if "code_predictor" in name and ".layers." in name:
+                size *= groups - 1  # read again for each code of a frame
+            total += size
+    return total
+
+
+# --- the whole ------------------------------------------------
+
+
+def reference(folder: Path, seconds: float, callers: int) -> dict[str, float]:
+    """transformers' generate, one caller after another: the last one's wait is the sum."""
+    model = Reference(folder)
+    model.answer(question(1.0, seed=0))
+    began_s = time.monotonic()
+    samples = sum(len(model.answer(question(seconds, seed=number))) for number in range(1, callers + 1))
+    took_s = time.monotonic() - began_s
+    return {"reference_speech_per_s": samples / 24000 / took_s, "reference_ttfa_max": took_s}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tiny checkpoint, one short turn: does it run?")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument(
+        "--model", default="", help="a checkpoint folder; default: a random one, about 100M"
+    )
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each question")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    if options.quick:
+        options.callers, options.seconds, options.turns = [1, 4], 1.0, 1
+    with tempfile.TemporaryDirectory() as scratch:
+        made = partial(tiny if options.quick else midsize, Path(scratch) / "checkpoint")
+        folder = Path(options.model) if options.model else made()
+        model = load(folder, LoadOptions(device=options.device, slots=max(options.callers)))
+        paced(model, 1, 0.5, 1)  # whatever is done once is done now
+        bytes_per_s = bandwidth(64 if options.quick else 512)
+        found: dict[str, float] = {"bandwidth_gb_per_s": bytes_per_s / 1e9}
+        for callers in options.callers:
+            figures = paced(model, callers, options.seconds, options.turns)
+            figures |= unpaced(model, callers, options.seconds, options.turns)
+            figures |= floors(model, callers, bytes_per_s)
+            found |= {f"{name}@{callers}": value for name, value in figures.items()}
+        if not options.quick and not options.model:
+            few = min(4, max(options.callers))
+            found |= {f"{name}@{few}": value for name, value in reference(folder, options.seconds, few).items()}
+    least, most = min(options.callers), max(options.callers)
+    found[f"throughput_{most}_over_{least}"] = found[f"speech_per_s@{most}"] / found[f"speech_per_s@{least}"]
+    report("engine", found, options.json)
+
+
+if __name__ == "__main__":
+    main()
