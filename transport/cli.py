@@ -63,7 +63,7 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="A web site whose pages may use this server, like https://app.example.")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Conversations at once (transcripts need slots too).")] = 8,
+    slots: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 8,
     kv_tokens: Annotated[int, typer.Option(min=0, help="Memory for all conversations, in tokens. 0 = the usual.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -74,34 +74,39 @@ def serve(
 ) -> None:
     """Serve a model: the OpenAI Realtime API on ws://HOST:PORT/v1/realtime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the rest of it we say ourselves
     keys = tuple(key for key in api_key or () if key)
     name = model or checkpoints.default_name()
     try:
         check_exposure(host, keys)
         checkpoints.check_name(name)
-        options = LoadOptions(device, dtype, slots, kv_tokens, audio_mode)
+        options = LoadOptions(device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode)
     except (Exposed, CheckpointError, ValueError) as error:
         _stop(error)
     if name == "tiny":
         log.warning("--model tiny: random weights. It speaks noise; everything else is real.")
     service = Service(
-        _engine(engine, name, options),
+        _engine(engine, name, options, EngineConfig(max_sessions=slots)),
         Gate(keys, tuple(allow_origin or ())),
         ServiceConfig(Path(name).name, drain, log_transcripts),
     )
-    log.info("loading %s; this page says when it is ready: http://%s:%d/healthz", name, host, port)
-    server = Server(service, host, port)
+    log.info("loading %s", name)
     try:
-        server.run()
+        Server(service, host, port).run()
     except KeyboardInterrupt:
         log.info("stopped")
     if service.failure:
         _stop(service.failure)
 
 
-def _engine(kind: EngineKind, name: str, options: LoadOptions) -> Host:
+def _engine(kind: EngineKind, name: str, options: LoadOptions, config: EngineConfig) -> Host:
     load = partial(checkpoints.load_named, name, options)
-    return EngineProcess(load, EngineConfig()) if kind is EngineKind.process else EngineThread(load, EngineConfig())
+    return EngineProcess(load, config) if kind is EngineKind.process else EngineThread(load, config)
+
+
+def transcript_slots(sessions: int) -> int:
+    """Slots beside those of the sessions, for the forks that transcribe what users said."""
+    return max(1, sessions // 4)
 
 
 @app.command("call")

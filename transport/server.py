@@ -44,6 +44,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._told_to_drain = False
         self._draining: asyncio.Task[None] | None = None
         self.listening = asyncio.Event()
         """Set when the port is open; the model may still be loading."""
@@ -52,6 +53,9 @@ class Server(uvicorn.Server):
         """Listens, and watches the model load: a server whose model can't be loaded stops."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log.info("listening on http://%s, sessions on ws://%s/v1/realtime", shown, shown)
         self._watching = asyncio.create_task(self._watch())
         self.listening.set()
 
@@ -62,15 +66,15 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came (in the main thread, between two bytecodes)."""
-        if sig == signal.SIGTERM and self._draining is None and self._loop is not None:
+        if sig == signal.SIGTERM and not self._told_to_drain and self._loop is not None:
+            self._told_to_drain = True
             self._loop.call_soon_threadsafe(self._drain)
         else:
             super().handle_exit(sig, frame)
 
     def _drain(self) -> None:
-        if self._draining is None:
-            log.info("SIGTERM: %d sessions may finish, new ones are refused", self._service.sessions)
-            self._draining = asyncio.create_task(self._drain_and_exit())
+        log.info("SIGTERM: %d sessions may finish, new ones are refused", self._service.sessions)
+        self._draining = asyncio.create_task(self._drain_and_exit())
 
     async def _drain_and_exit(self) -> None:
         await self._service.drain()

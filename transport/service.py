@@ -55,6 +55,7 @@ class Call:
         self._pump = pump
         self._metrics = metrics
         metrics.opened()
+        log.info("session %d: opened", self.number)
 
     @property
     def number(self) -> int:
@@ -73,6 +74,7 @@ class Call:
         """The transport is gone. Once."""
         self._pump.close()
         self._metrics.ended()
+        log.info("session %d: closed", self.number)
 
 
 class Service:

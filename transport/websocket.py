@@ -62,6 +62,8 @@ async def realtime(websocket: WebSocket) -> None:
     offered: list[str] = websocket.scope.get("subprotocols", [])
     try:
         caller = service.admit(websocket.headers, offered)
+        if websocket.query_params.get("call_id"):
+            raise Denied(404, "call_not_found", "there is no such call to watch: connect without call_id")
         service.check_room()
         beta = "realtime=v1" in websocket.headers.get("openai-beta", "") or BETA_SUBPROTOCOL in offered
         settings = service.settings(caller.session, Dialect.BETA if beta else Dialect.GA)

@@ -34,9 +34,11 @@ async def speak(client: RawClient, path: Path) -> None:
     await client.send("input_audio_buffer.append", audio=base64.b64encode(encode(pcm, PCM16)).decode())
 
 
-async def refusal(server: LiveServer, name: str = "127.0.0.1", **options: Any) -> tuple[int, str]:
+async def refusal(
+    server: LiveServer, name: str = "127.0.0.1", path: str = "/v1/realtime", **options: Any
+) -> tuple[int, str]:
     """HTTP status and error code of a handshake that must fail, of a client that knows the server as ``name``."""
-    url = server.ws_url.replace("127.0.0.1", name)
+    url = f"ws://{name}:{server.port}{path}"
     with pytest.raises(InvalidStatus) as refused:
         async with connect(url, host="127.0.0.1", port=server.port, proxy=None, open_timeout=PATIENCE_S, **options):
             pass
@@ -157,6 +159,10 @@ async def test_without_a_key_a_page_of_another_site_stays_out(server: LiveServer
     assert await refusal(server, origin="https://evil.example") == (403, "origin_not_allowed")
     rebound = await refusal(server, "evil.example", origin=f"http://evil.example:{server.port}")
     assert rebound == (403, "host_not_allowed")
+
+
+async def test_there_is_no_call_to_watch(server: LiveServer) -> None:
+    assert await refusal(server, path="/v1/realtime?call_id=rtc_1") == (404, "call_not_found")
 
 
 # --- neighbours ------------------------------------------------
