@@ -97,10 +97,10 @@ class Conversation:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
 
-    def get(self, item_id: str) -> Item:
-        """Raises NotFound."""
+    def get(self, item_id: str, verb: str | None = None) -> Item:
+        """Raises NotFound; ``verb``: what is to be done with the item."""
         if item_id not in self._items:
-            raise NotFound(f"there is no item {item_id!r} in this conversation", param="item_id")
+            raise NotFound(f"there is no item {item_id!r} in this conversation", param="item_id", verb=verb)
         return self._items[item_id]
 
     # --- changing
@@ -154,7 +154,7 @@ class Conversation:
 
     def delete(self, item_id: str) -> Item:
         """Raises NotFound."""
-        item = self.get(item_id)
+        item = self.get(item_id, "delete")
         self._order.remove(item_id)
         del self._items[item_id]
         return item
@@ -167,7 +167,7 @@ class Conversation:
         ``in_engine``: the engine's context was cut at the same word (Cancel with ``keep_tokens``), so the key stays.
         Raises NotFound; InvalidField if that is no audio of the assistant's, or has fewer milliseconds.
         """
-        item = self.get(item_id)
+        item = self.get(item_id, "truncate")
         part = item.content[content_index] if 0 <= content_index < len(item.content) else None
         if part is None:
             raise InvalidField(f"{item_id!r} has no content {content_index}", param="content_index")

@@ -8,7 +8,8 @@ ParleyError
 |   +-- InvalidImage         invalid_image
 |   +-- BufferFull           input_audio_buffer_full
 |   +-- NothingToCommit      input_audio_buffer_commit_empty
-|   +-- NotFound             item_not_found
+|   +-- NotFound             item_not_found, or item_VERB_invalid_item_id
+|   +-- NotActive            response_cancel_not_active
 |   +-- Conflict             conversation_already_has_active_response
 +-- ServerError            ours: an ``error`` event of type server_error
     +-- ServerFull           server_full (``retry_after_s``)
@@ -28,7 +29,7 @@ class ParleyError(Exception):
     """Base of all; ``type`` and ``code`` as in the OpenAI API's error object."""
 
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "server_error"
+    code: str = "server_error"
 
     def __init__(self, message: str, *, param: str | None = None, event_id: str | None = None) -> None:
         super().__init__(message)
@@ -91,9 +92,23 @@ class NothingToCommit(ClientError):
 
 
 class NotFound(ClientError):
-    """No item (or response) with that id."""
+    """No item with that id. ``verb``: what was to be done with it (``retrieve``, ``delete``, ``truncate``), where the
+    API has a code of its own for that; stock clients look at it to tell what is harmless."""
 
     code = "item_not_found"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, event_id: str | None = None, verb: str | None = None
+    ) -> None:
+        super().__init__(message, param=param, event_id=event_id)
+        if verb is not None:
+            self.code = f"item_{verb}_invalid_item_id"
+
+
+class NotActive(ClientError):
+    """There is no such response in progress; nothing was cancelled."""
+
+    code = "response_cancel_not_active"
 
 
 class Conflict(ClientError):

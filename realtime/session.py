@@ -15,7 +15,7 @@ from collections.abc import Callable
 from models.base import Spec
 from realtime import protocol_events as wire
 from realtime.conversation import Conversation, Entry
-from realtime.errors import ClientError, Conflict, NotFound, NothingToCommit, ParleyError, ServerFull
+from realtime.errors import ClientError, Conflict, NotActive, NothingToCommit, ParleyError, ServerFull
 from realtime.events import (
     AudioIn,
     ClientEvent,
@@ -212,7 +212,7 @@ class Session:
                 self._create_response(message)
             case CancelResponse(response_id=response_id):
                 if response_id is not None and response_id != self._replies.response_id:
-                    raise NotFound(f"there is no response {response_id!r} in progress", param="response_id")
+                    raise NotActive(f"there is no response {response_id!r} in progress", param="response_id")
                 self._ears.notice(Event.CANCEL)
             case ClearOutput():
                 if self.state in REPLYING:
@@ -368,7 +368,7 @@ class Session:
         raise Conflict("a response is in progress: cancel it, or wait for response.done")
 
     def _say_none(self) -> None:
-        raise NotFound("there is no response in progress to cancel")
+        raise NotActive("there is no response in progress to cancel")
 
     # --- the engine's context follows the conversation ---
 

@@ -51,7 +51,7 @@ class Items:
         self._out.tell(wire.item_added(shown, previous), wire.item_done(shown, previous))
 
     def retrieve(self, message: RetrieveItem, settings: Settings) -> None:
-        item = self._conversation.get(message.item_id)
+        item = self._conversation.get(message.item_id, "retrieve")
         shown = item_to_wire(item, (settings.input_format, self._spec.input_rate_hz))
         self._out.tell(wire.item_retrieved(shown))
 
@@ -89,7 +89,7 @@ class Items:
         """Of a reply that is over, less was heard than we thought, or (after our own guess at a cut) more."""
         item_id, index, heard_ms = message.item_id, message.content_index, message.audio_end_ms
         ledger = self._ledgers.get(item_id)
-        item = self._conversation.get(item_id)
+        item = self._conversation.get(item_id, "truncate")
         if ledger is not None and index < len(item.content) and isinstance(item.content[index], OutputAudio):
             self._by_ledger(item, index, heard_ms, ledger)
         else:

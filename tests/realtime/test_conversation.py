@@ -287,6 +287,19 @@ def test_what_cannot_be_truncated() -> None:
     assert conversation.render(NOTHING)[-1].key == "said~1"
 
 
+def test_what_is_not_found_has_the_apis_code() -> None:
+    conversation = conversed()
+    for use, code in [
+        (conversation.get, "item_not_found"),
+        (lambda name: conversation.get(name, "retrieve"), "item_retrieve_invalid_item_id"),
+        (conversation.delete, "item_delete_invalid_item_id"),
+        (lambda name: conversation.truncate(name, 0, 0, shorten), "item_truncate_invalid_item_id"),
+    ]:
+        with pytest.raises(NotFound) as caught:
+            use("nobody")
+        assert caught.value.as_error()["code"] == code
+
+
 def test_an_item_under_an_old_id_is_another_item() -> None:
     conversation = conversed()
     before = [entry.key for entry in conversation.render(NOTHING)]

@@ -161,7 +161,7 @@ def test_asking_again_right_after_response_done_is_no_error() -> None:
 def test_cancel() -> None:
     script = Script(**MANUAL)
     script.client("response.cancel")
-    assert script.errors() == ["item_not_found"]
+    assert script.errors() == ["response_cancel_not_active"]
     script.client("response.create")
     script.mute(1.0)
     script.client("response.cancel")
@@ -243,8 +243,8 @@ def test_a_reference_to_nothing_is_an_error_and_no_response() -> None:
     [
         ({"type": "no.such.event"}, "unknown_event"),
         ({"type": "conversation.item.delete"}, "invalid_value"),
-        ({"type": "conversation.item.delete", "item_id": "x"}, "item_not_found"),
-        ({"type": "response.cancel", "response_id": "resp_x"}, "item_not_found"),
+        ({"type": "conversation.item.delete", "item_id": "x"}, "item_delete_invalid_item_id"),
+        ({"type": "response.cancel", "response_id": "resp_x"}, "response_cancel_not_active"),
         ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty"),
         ({"type": "session.update", "session": {"temperature": 9}}, "invalid_value"),
     ],

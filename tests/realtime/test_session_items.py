@@ -111,7 +111,7 @@ def test_items_are_retrieved_deleted_and_truncated() -> None:
     assert script.engine.heard() == script.remembered()
     assert not [1 for kind, _ in script.engine.heard() if kind == "audio"]
     script.client("conversation.item.delete", item_id=user, event_id="again")
-    assert script.errors() == ["item_not_found"]
+    assert script.errors() == ["item_delete_invalid_item_id"]
     assert script.last("error")["error"]["event_id"] == "again"
 
 

@@ -60,8 +60,8 @@ async def refusal(
         ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None),
         ({"type": "input_image_buffer.append", "image": "aGVsbG8="}, "invalid_image", "image"),
         ({"type": "session.update", "session": {"tools": 7}}, "invalid_value", "session.tools"),
-        ({"type": "conversation.item.delete", "item_id": "nobody"}, "item_not_found", "item_id"),
-        ({"type": "response.cancel"}, "item_not_found", None),
+        ({"type": "conversation.item.delete", "item_id": "nobody"}, "item_delete_invalid_item_id", "item_id"),
+        ({"type": "response.cancel"}, "response_cancel_not_active", None),
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_said_and_nothing_else_happens(
