@@ -130,8 +130,6 @@ async def call(questions: list[Question], options: CallOptions, progress: Progre
         raise CallError(str(error)) from None
     except (OSError, TimeoutError, InvalidHandshake) as error:
         raise CallError(f"no server answers at {url} ({error}). Start one in another terminal: parley serve") from None
-    except ConnectionClosed as closed:
-        raise CallError(f"the server ended the call ({_close_reason(closed)})") from None
 
 
 class Caller:
@@ -153,8 +151,11 @@ class Caller:
             done, _ = await asyncio.wait({listening, talking}, return_when=asyncio.FIRST_COMPLETED)
             if talking not in done:
                 talking.cancel()
-                listening.result()  # raises ConnectionClosed
+                listening.result()
             talking.result()
+        except ConnectionClosed as closed:
+            why = f": {self._conversation.last_error}" if self._conversation.last_error else ""
+            raise CallError(f"the server ended the call ({_close_reason(closed)}){why}") from None
         finally:
             listening.cancel()
         return self._conversation

@@ -108,6 +108,8 @@ class Conversation:
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self.session: Mapping[str, Any] = {}
+        self.last_error = ""
+        """The server's latest error message."""
         self._waiting = False  # the server holds user audio that no response has answered yet
         self._unread: set[str] = set()  # user items whose transcript has not come
         self._active: set[str] = set()  # responses in progress
@@ -135,7 +137,9 @@ class Conversation:
         kind = str(event.get("type", ""))
         if kind in ("session.created", "session.updated"):
             self.session = event.get("session") or {}
-        elif self.turns:
+        elif kind == "error":
+            self.last_error = str((event.get("error") or {}).get("message", event))
+        if self.turns:
             self._follow(self.turns[-1], kind, event, now_s)
 
     def _follow(self, turn: Turn, kind: str, event: Mapping[str, Any], now_s: float) -> None:
@@ -166,7 +170,7 @@ class Conversation:
             case "parley.latency":
                 turn.server.update(_numbers(event))
             case "error":
-                turn.errors.append(str((event.get("error") or {}).get("message", event)))
+                turn.errors.append(self.last_error)
 
     def _done(self, turn: Turn, event: Mapping[str, Any]) -> None:
         response = event.get("response") or {}

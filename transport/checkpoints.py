@@ -46,7 +46,8 @@ def check_name(name: str) -> str:
         if default_name() != "demo":
             raise CheckpointError("the demo checkpoint is not installed here; try --model tiny, or a checkpoint folder")
         return str(DEMO)
-    if name != "tiny" and (Path(name).expanduser().exists() or name.count("/") != 1):
+    hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+    if name != "tiny" and not hub_id:
         registry.family_of(registry.resolve(name))
     return name
 

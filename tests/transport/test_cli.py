@@ -10,6 +10,7 @@ import soxr
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.realtime.doubles import toy_model
 from tests.transport.live import PATIENCE_S, LiveServer, espeak, read_wav
 from transport.auth import Gate
 from transport.call_report import MEANINGS
@@ -118,6 +119,14 @@ def test_a_call_that_is_refused(question: Path) -> None:
             "call", question, "--url", server.url, "--api-key", "sk-test", "--speed", 4, *PATIENT
         )
         assert status == 0, errors
+
+
+def test_a_server_that_is_full_says_so(question: Path) -> None:
+    with LiveServer(lambda: toy_model(slots=0)) as server:
+        status, _, errors = parley("call", question, "--url", server.url, *PATIENT)
+        assert status == 1
+        assert "slots are taken" in errors
+        assert "1013" in errors
 
 
 @pytest.mark.parametrize(
