@@ -80,10 +80,10 @@ def moves(script: Script, rng: random.Random) -> list[Callable[[], None]]:
         )
 
     return [
-        *[lambda: script.say(rng.choice([0.02, 0.1, 0.4, 1.0]))] * 4,
-        *[lambda: script.wait(rng.choice([0.02, 0.2, 0.6, 1.0, 3.0]))] * 4,
-        lambda: script.mute(rng.choice([0.1, 1.0, 3.0])),
-        lambda: script.append(rng.choice([0.01, 0.2, 1.0]), voiced=rng.random() < 0.5),
+        *[lambda: script.say(rng.choice([0.02, 0.1, 0.3, 0.5]))] * 4,
+        *[lambda: script.wait(rng.choice([0.02, 0.2, 0.6, 1.0]))] * 4,
+        lambda: script.mute(rng.choice([0.1, 1.0, 2.5])),
+        lambda: script.append(rng.choice([0.01, 0.2, 0.5]), voiced=rng.random() < 0.5),
         lambda: script.feed(FrameIn(PICTURE)),
         lambda: script.feed(Played(item_id(), rng.randrange(100_000))),
         lambda: script.client("input_audio_buffer.commit"),
