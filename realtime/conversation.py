@@ -28,7 +28,7 @@ from hashlib import blake2b
 from itertools import takewhile
 
 from models.base import Frame, Instructions, Pcm, Segment
-from realtime.errors import InvalidField, NotFound
+from realtime.errors import DuplicateItem, InvalidField, NotFound
 from realtime.items import Item, OutputAudio, segments, user_audio
 from realtime.pcm import Pcm16
 
@@ -108,10 +108,10 @@ class Conversation:
     def add(self, item: Item, previous_item_id: str | None = None) -> str | None:
         """Puts the item after ``previous_item_id`` (None: at the end; "root": first). Returns the id before it.
 
-        Raises NotFound for an unknown predecessor, InvalidField for an id that is taken; nothing is changed then.
+        Raises NotFound for an unknown predecessor, DuplicateItem or InvalidField for the id; nothing is changed then.
         """
         if item.id in self._items:
-            raise InvalidField(f"there is an item {item.id!r} already", param="item.id")
+            raise DuplicateItem(f"there is an item {item.id!r} already", param="item.id")
         if item.id == ROOT or "~" in item.id or item.id.startswith(_RESERVED):
             raise InvalidField(f"an item can't be called {item.id!r}: choose another id", param="item.id")
         if previous_item_id is None:

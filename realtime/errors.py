@@ -9,6 +9,7 @@ ParleyError
 |   +-- BufferFull           input_audio_buffer_full
 |   +-- NothingToCommit      input_audio_buffer_commit_empty
 |   +-- NotFound             item_not_found, or item_VERB_invalid_item_id
+|   +-- DuplicateItem        item_create_duplicate_item_id
 |   +-- NotActive            response_cancel_not_active
 |   +-- Conflict             conversation_already_has_active_response
 +-- ServerError            ours: an ``error`` event of type server_error
@@ -105,8 +106,15 @@ class NotFound(ClientError):
             self.code = f"item_{verb}_invalid_item_id"
 
 
+class DuplicateItem(ClientError):
+    """There is an item of that id already."""
+
+    code = "item_create_duplicate_item_id"
+
+
 class NotActive(ClientError):
-    """There is no such response in progress; nothing was cancelled."""
+    """There is no such response in progress. Its message begins with "Cancellation failed", as the API's does: that is
+    what stock clients forgive."""
 
     code = "response_cancel_not_active"
 

@@ -212,7 +212,9 @@ class Session:
                 self._create_response(message)
             case CancelResponse(response_id=response_id):
                 if response_id is not None and response_id != self._replies.response_id:
-                    raise NotActive(f"there is no response {response_id!r} in progress", param="response_id")
+                    raise NotActive(
+                        f"Cancellation failed: there is no response {response_id!r} in progress", param="response_id"
+                    )
                 self._ears.notice(Event.CANCEL)
             case ClearOutput():
                 if self.state in REPLYING:
@@ -368,7 +370,7 @@ class Session:
         raise Conflict("a response is in progress: cancel it, or wait for response.done")
 
     def _say_none(self) -> None:
-        raise NotActive("there is no response in progress to cancel")
+        raise NotActive("Cancellation failed: there is no response in progress")
 
     # --- the engine's context follows the conversation ---
 

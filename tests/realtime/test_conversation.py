@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from models.base import Audio, Begin, End, Frame, Instructions, Segment, Spec, Text
 from models.base import FunctionCall as Called
 from realtime.conversation import Conversation, Entry, Plan, plan
-from realtime.errors import ClientError, InvalidField, NotFound
+from realtime.errors import ClientError, DuplicateItem, InvalidField, NotFound
 from realtime.items import InputText, Item, OutputAudio, OutputText
 from realtime.protocol import Ids, ResponseWriter, Settings
 
@@ -94,7 +94,7 @@ class Edited(RuleBasedStateMachine):
     def insert(self, data: st.DataObject, name: str, role: str, text: str) -> None:
         place = data.draw(st.sampled_from([None, "root", *(item.id for item in self.conversation.items)]))
         if name in self.conversation:
-            with pytest.raises(InvalidField):
+            with pytest.raises(DuplicateItem):
                 self.conversation.add(message(name, role, text), place)
             return
         before = self.conversation.add(message(name, role, text), place)
@@ -262,7 +262,9 @@ def test_insertion() -> None:
         with pytest.raises(kind) as caught:
             conversation.add(message("new", "user", "x"), wrong)
         assert caught.value.param == "previous_item_id"
-    for taken in ("a", "root", "resp_1", "a~1", "prompt-1"):
+    with pytest.raises(DuplicateItem):
+        conversation.add(message("a", "user", "x"))
+    for taken in ("root", "resp_1", "a~1", "prompt-1"):
         with pytest.raises(InvalidField):
             conversation.add(message(taken, "user", "x"))
     assert len(conversation.items) == 6
