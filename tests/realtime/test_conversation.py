@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -291,12 +292,13 @@ def test_what_cannot_be_truncated() -> None:
 
 def test_what_is_not_found_has_the_apis_code() -> None:
     conversation = conversed()
-    for use, code in [
+    uses: list[tuple[Callable[[str], Item], str]] = [
         (conversation.get, "item_not_found"),
         (lambda name: conversation.get(name, "retrieve"), "item_retrieve_invalid_item_id"),
         (conversation.delete, "item_delete_invalid_item_id"),
         (lambda name: conversation.truncate(name, 0, 0, shorten), "item_truncate_invalid_item_id"),
-    ]:
+    ]
+    for use, code in uses:
         with pytest.raises(NotFound) as caught:
             use("nobody")
         assert caught.value.as_error()["code"] == code

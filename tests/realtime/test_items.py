@@ -65,7 +65,7 @@ def test_what_the_engine_is_given(item: dict[str, Any], given: tuple[Any, ...]) 
 
 @pytest.mark.parametrize("fmt", [PCM16, PCMU, PCMA])
 def test_audio_comes_back_as_it_was_sent(fmt: AudioFormat) -> None:
-    tone = np.sin(2 * np.pi * 440 * np.arange(fmt.rate_hz) / fmt.rate_hz).astype(np.float32) / 2
+    tone = (np.sin(2 * np.pi * 440 * np.arange(fmt.rate_hz) / fmt.rate_hz) / 2).astype(np.float32)
     sent = base64.b64encode(pcm.encode(tone, fmt)).decode()
     item = from_wire(message("user", {"type": "input_audio", "audio": sent, "transcript": "la"}), fmt)
     assert item.samples == RATE_HZ
@@ -81,7 +81,7 @@ def test_audio_comes_back_as_it_was_sent(fmt: AudioFormat) -> None:
 
 
 def test_without_its_audio_the_transcript_speaks() -> None:
-    item = user_audio("item_1", np.ones(10, np.float32) / 2)
+    item = user_audio("item_1", np.full(10, 0.5, np.float32))
     assert item.samples == 10
     bare = item.without_audio()
     assert (bare.samples, segments(bare, RATE_HZ)) == (0, ())
@@ -102,7 +102,7 @@ def test_frames_stand_where_they_were_seen(n: int, times: list[float]) -> None:
     for segment in inside:
         if isinstance(segment, Audio):
             heard += len(segment.pcm)
-        else:
+        elif isinstance(segment, Frame):
             assert heard == min(max(round((segment.t_s or 0) * 1000), 1), n)
 
 

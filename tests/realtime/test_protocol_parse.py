@@ -21,6 +21,7 @@ from realtime.protocol_messages import (
     CancelResponse,
     ClearAudio,
     ClearOutput,
+    ClientMessage,
     CommitAudio,
     CreateItem,
     CreateResponse,
@@ -59,7 +60,7 @@ def test_what_stock_clients_send_on_connecting_is_no_error(path: Path) -> None:
 
 
 def test_every_client_event_of_the_api() -> None:
-    for event, message in [
+    events: list[tuple[dict[str, Any], ClientMessage]] = [
         ({"type": "input_audio_buffer.append", "audio": "AAE="}, AppendAudio(b"\0\1", "e")),
         ({"type": "input_audio_buffer.commit"}, CommitAudio("e")),
         ({"type": "input_audio_buffer.clear"}, ClearAudio("e")),
@@ -82,7 +83,8 @@ def test_every_client_event_of_the_api() -> None:
             {"type": "session.update", "session": {"type": "realtime", "instructions": "x"}},
             SessionUpdate({"type": "realtime", "instructions": "x"}, {}, False, "e"),
         ),
-    ]:
+    ]
+    for event, message in events:
         assert parse(json.dumps({**event, "event_id": "e"})) == message
 
 
