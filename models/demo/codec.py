@@ -47,7 +47,7 @@ class FrameIstftConfig:
     n_fft: int = 512
     bands: int = 48
     """Points of each smooth spectrum, equally spaced in mel."""
-    groups: int = 8
+    groups: int = 4
     codebook_size: int = 256
     code_dim: int = 64
     hidden_size: int = 192

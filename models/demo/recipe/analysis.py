@@ -11,6 +11,8 @@ from ..synthesis import mel_hz
 
 MELS = 64
 WINDOW = 512
+REACH = 24
+"""Most that the period may change between two hops, in samples."""
 FLOOR = 1e-4
 """Magnitude below which a spectrum counts as silent."""
 
@@ -73,14 +75,18 @@ def pitch(
 
 
 def _path(score: npt.NDArray[np.float64], low: int) -> npt.NDArray[np.int64]:
-    """The lags of the best-scoring path, a change of pitch costing its share of an octave."""
-    octaves = np.log2(np.arange(low, low + score.shape[1]))
-    step = np.minimum(np.abs(octaves[:, None] - octaves[None]) * 2.0, 0.6)
+    """The lags of the best-scoring path, a change of pitch costing its share of an octave, at most REACH lags a hop."""
+    count = score.shape[1]
+    lags = np.arange(count)
+    offsets = np.arange(-REACH, REACH + 1)
+    before = np.clip(lags[:, None] + offsets, 0, count - 1)
+    step = np.abs(np.log2((before + low) / (lags[:, None] + low))) * 2.0
     total, back = score[0], np.zeros(score.shape, dtype=np.int64)
     for hop in range(1, len(score)):
-        reached = total[None] - step
-        back[hop] = reached.argmax(axis=1)
-        total = score[hop] + reached[np.arange(len(total)), back[hop]]
+        reached = total[before] - step
+        chosen = reached.argmax(axis=1)
+        back[hop] = before[lags, chosen]
+        total = score[hop] + reached[lags, chosen]
     path = np.zeros(len(score), dtype=np.int64)
     path[-1] = total.argmax()
     for hop in range(len(score) - 1, 0, -1):

@@ -143,6 +143,7 @@ class Trainer:
     def __init__(self, config: FrameIstftConfig, seed: int = 11) -> None:
         torch.manual_seed(seed)
         self.config, self.step = config, 0
+        self.encoder_step = 0  # the last that changed codes: what was encoded before it is stale
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.decoder.codebooks.requires_grad_(False)
         self.quantizer = ResidualQuantizer(self.decoder.codebooks.data, seed)
@@ -163,6 +164,7 @@ class Trainer:
         if state is None:
             return
         self.step = state["step"]
+        self.encoder_step = state.get("encoder_step", self.step)
         for name in ("encoder", "decoder", "optimizer", "quantizer"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["random"])
@@ -170,22 +172,19 @@ class Trainer:
     def save(self) -> None:
         """Writes the whole state."""
         parts = {name: getattr(self, name).state_dict() for name in ("encoder", "decoder", "optimizer", "quantizer")}
-        save_state(self.path, {"step": self.step, "random": self.generator.get_state(), **parts})
+        save_state(
+            self.path,
+            {"step": self.step, "encoder_step": self.encoder_step, "random": self.generator.get_state(), **parts},
+        )
 
-    def update(self, data: Sounds, progress: float) -> dict[str, float]:
-        """One step; progress 0..1 of the time there is sets the learning rate."""
+    def update(self, data: Sounds, progress: float, *, frozen: bool = False) -> dict[str, float]:
+        """One step; progress 0..1 of the time there is sets the learning rate. `frozen`: codes stay what they are."""
         beginnings = self.step % 3 == 0
         skipped = 0 if beginnings else SKIPPED
         pcm, mel, f0_hz, voiced = excerpts(data, self.config, self.generator, beginnings=beginnings)
-        latent = self.encoder(mel, f0_hz, voiced)
-        if self.step == WARM_STEPS:
-            self._start_codebooks(data)
-        commitment = torch.zeros(())
-        if self.step >= WARM_STEPS:
-            flat = latent.detach().reshape(-1, latent.shape[-1])
-            quantized = self.quantizer.learn(flat, self._kept(len(flat))).view_as(latent)
-            commitment = (latent - quantized).pow(2).mean()
-            latent = latent + (quantized - latent).detach()
+        with torch.set_grad_enabled(not frozen):
+            latent = self.encoder(mel, f0_hz, voiced)
+        latent, commitment = self._quantized(latent, data, frozen=frozen)
         blank = self.decoder.state(BATCH)
         made_f0_hz, spectra, _ = self.decoder.parameters_of(latent, blank.contexts)
         made, _ = self.decoder.synthesis(f0_hz, spectra, blank.synthesis)
@@ -201,7 +200,20 @@ class Trainer:
             group["lr"] = RATE * min(1.0, (self.step + 1) / 50) * (0.02 + 0.98 * math.cos(math.pi / 2 * progress))
         self.optimizer.step()
         self.step += 1
+        self.encoder_step = self.encoder_step if frozen else self.step
         return {"spectral": spectral.item(), "pitch": tonal.item(), "commitment": commitment.item()}
+
+    def _quantized(self, latent: Tensor, data: Sounds, *, frozen: bool) -> tuple[Tensor, Tensor]:
+        """The latent as the decoder gets it, gradients straight through, and how far it was from its codes."""
+        flat = latent.detach().reshape(-1, latent.shape[-1])
+        if frozen:
+            return self.decoder.dequantize(self.quantizer.codes(flat).view(*latent.shape[:2], -1)), torch.zeros(())
+        if self.step < WARM_STEPS:
+            return latent, torch.zeros(())
+        if self.step == WARM_STEPS:
+            self._start_codebooks(data)
+        quantized = self.quantizer.learn(flat, self._kept(len(flat))).view_as(latent)
+        return latent + (quantized - latent).detach(), (latent - quantized).pow(2).mean()
 
     def _kept(self, count: int) -> Tensor:
         """How many groups each latent keeps: all, or for one excerpt in three any number."""
@@ -221,9 +233,12 @@ class Trainer:
         return self.quantizer.codes(self.encoder(mel[None], f0_hz[None], voiced[None])[0])
 
 
-def train(minutes: float, config: FrameIstftConfig | None = None) -> Trainer:
-    """Trains for `minutes` more, from where it stopped, and saves. The learning rate falls to nothing over the run."""
-    trainer = Trainer(config or FrameIstftConfig())
+def train(minutes: float, *, frozen: bool = False) -> Trainer:
+    """Trains for `minutes` more, from where it stopped, and saves. The learning rate falls to nothing over the run.
+
+    `frozen` trains the decoder alone: codes mean what they meant, so that a talker that knows them stays right.
+    """
+    trainer = Trainer(FrameIstftConfig())
     trainer.resume()
     if minutes <= 0:
         return trainer
@@ -231,7 +246,7 @@ def train(minutes: float, config: FrameIstftConfig | None = None) -> Trainer:
     begin = saved = time.monotonic()
     bar = Progress("codec: training")
     while (passed := time.monotonic() - begin) < minutes * 60:
-        figures = trainer.update(data, passed / (minutes * 60))
+        figures = trainer.update(data, passed / (minutes * 60), frozen=frozen)
         bar.show(passed / (minutes * 60), step=trainer.step, **figures)
         if time.monotonic() - saved > 60:
             trainer.save()

@@ -96,7 +96,7 @@ def talker_config(codec: FrameIstftConfig, thinker_hidden_size: int) -> dict[str
 def build(config: dict[str, Any]) -> ReferenceTalker:
     """The reference's module with fresh weights."""
     parsed = Qwen3OmniMoeTalkerConfig(**config)
-    return Qwen3OmniMoeTalkerForConditionalGeneration._from_config(parsed, attn_implementation="sdpa").float()
+    return Qwen3OmniMoeTalkerForConditionalGeneration._from_config(parsed, attn_implementation="eager").float()
 
 
 def _known(tokenizer: Any, name: str) -> int:
