@@ -14,7 +14,7 @@ import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import av
@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from models.base import Pcm
 from realtime.events import Pcm16
 from realtime.pcm import PCM16, encode
+from transport.auth import is_loopback
 from transport.caller import RATE_HZ, Conversation, Turn, speech_end
 
 CHUNK = RATE_HZ // 50  # 20 ms
@@ -118,10 +119,13 @@ def websocket_url(url: str) -> str:
 async def call(questions: list[Question], options: CallOptions, progress: Progress) -> Conversation:
     """Asks every question in turn and waits for each answer's end. Raises CallError."""
     url = websocket_url(options.url)
+    proxy: Literal[True] | None = (
+        None if is_loopback(urlsplit(url).hostname or "") else True
+    )  # True: as the environment says
     headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
     try:
         async with connect(
-            url, additional_headers=headers, max_size=MAX_MESSAGE_BYTES, open_timeout=options.patience_s, proxy=None
+            url, additional_headers=headers, max_size=MAX_MESSAGE_BYTES, open_timeout=options.patience_s, proxy=proxy
         ) as socket:
             return await Caller(socket, options, progress).run(questions)
     except InvalidStatus as refused:

@@ -17,15 +17,17 @@ from transport.call import Question
 from transport.caller import RATE_HZ, Conversation, Turn
 
 MEANINGS = {
-    "mouth_to_ear": "true end of speech → first reply sample played, measured here",
-    "e2e": "true end of speech → first packet of the reply sent",
-    "eot_delay": "true end of speech → turn decision",
+    "mouth_to_ear": "end of speech → first sample of the reply played, seen from here",
+    "e2e": "end of speech → first packet of the reply sent",
+    "eot_delay": "end of speech → turn decision",
     "prefill_lag": "thinker tokens still to prefill when speech ended",
     "ttft": "turn decision → first thinker token",
     "ttfa": "turn decision → first PCM out of the codec",
     "ttfa_audible": "the same, plus leading silence in that PCM",
+    "interrupt_stop": "onset of an interruption → last sample of the reply played",
     "underrun": "silence the player had to insert",
 }
+"""The rows of a turn's table, in order. What the server says beyond them comes after."""
 
 
 class Bar:
@@ -74,10 +76,11 @@ def show(console: Console, conversation: Conversation, out: Path | None) -> None
 
 def _table(turn: Turn) -> Table:
     table = Table("latency", Column(justify="right"), "from → to", box=None)
-    for name, value in turn.figures().items():
-        word = name.removesuffix("_ms")
-        shown = f"{value:.0f} ms" if name.endswith("_ms") else f"{value:g}"
-        table.add_row(word, shown, MEANINGS.get(word, ""))
+    figures = {name.removesuffix("_ms"): (value, name.endswith("_ms")) for name, value in turn.figures().items()}
+    for word in dict.fromkeys([*MEANINGS, *figures]):
+        if word in figures:
+            value, is_time = figures[word]
+            table.add_row(word, f"{value:.0f} ms" if is_time else f"{value:g}", MEANINGS.get(word, ""))
     return table
 
 

@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from models.base import Model
-from realtime.host import EngineThread
+from realtime.host import EngineThread, Host
 from realtime.schedule import EngineConfig
 from tests.realtime.doubles import toy_model
 from transport.auth import Gate
@@ -37,11 +37,13 @@ class LiveServer:
         load: Callable[[], Model] = toy_model,
         gate: Gate | None = None,
         engine: EngineConfig | None = None,
+        host: Host | None = None,
         wait: bool = True,
         **config: Any,
     ) -> None:
-        """``wait``: until the model is loaded. ``config``: of the ServiceConfig."""
-        self._load, self._gate, self._engine = load, gate or Gate(), engine or EngineConfig()
+        """``host``: instead of a thread that runs ``load``. ``wait``: for the model. ``config``: of ServiceConfig."""
+        self._host = host or EngineThread(load, engine or EngineConfig())
+        self._gate = gate or Gate()
         self._config = ServiceConfig("toy", **config)
         self._wait = wait
         self._thread = threading.Thread(target=self._run, name="live-server")
@@ -94,7 +96,7 @@ class LiveServer:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.service = Service(EngineThread(self._load, self._engine), self._gate or Gate(), self._config)
+        self.service = Service(self._host, self._gate, self._config)
         self.server = Server(self.service, "127.0.0.1", 0)
         serving = asyncio.create_task(self.server.serve())
         await self.server.listening.wait()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from models.base import CheckpointError, LoadOptions
+from models.base import CheckpointError
 from transport import checkpoints
 
 
@@ -63,9 +63,3 @@ def test_demo_is_the_default_where_it_is_installed(folder: Path, monkeypatch: py
     assert checkpoints.default_name() == "tiny"
     with pytest.raises(CheckpointError, match="--model tiny"):
         checkpoints.check_name("demo")
-
-
-def test_tiny_is_made_when_it_is_loaded() -> None:
-    model = checkpoints.load_named("tiny", LoadOptions(slots=2))
-    assert model.spec.family == "qwen3_omni_moe"
-    assert model.talker is not None

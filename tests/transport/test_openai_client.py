@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
+from models.base import LoadOptions
+from realtime.host_process import EngineProcess
 from realtime.pcm import PCM16, PCMA, PCMU, AudioFormat, decode, encode
 from tests.transport.live import PATIENCE_S, LiveServer
 from transport.call import read_question
+from transport.checkpoints import load_named
 from transport.media import Resampler
 
 
@@ -52,8 +57,15 @@ def audio_of(events: list[Any], wire: AudioFormat = PCM16) -> np.ndarray:
     return decode(b"".join(base64.b64decode(event.delta) for event in deltas), wire)
 
 
-async def test_three_turns(server: LiveServer, question: Path) -> None:
-    async with client(server).realtime.connect(model="toy") as connection:
+@pytest.fixture(scope="module", params=["toy in a thread", "tiny in a process"])
+def any_server(request: pytest.FixtureRequest) -> Iterator[LiveServer]:
+    tiny = partial(load_named, "tiny", LoadOptions(slots=3))
+    with LiveServer(host=EngineProcess(tiny) if request.param.startswith("tiny") else None) as live:
+        yield live
+
+
+async def test_three_turns(any_server: LiveServer, question: Path) -> None:
+    async with client(any_server).realtime.connect(model="toy") as connection:
         await until(connection, "session.created")
         session: Any = {
             "type": "realtime",

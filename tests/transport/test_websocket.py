@@ -4,6 +4,8 @@ import asyncio
 import base64
 import io
 import json
+import os
+import signal
 import socket
 import threading
 from contextlib import suppress
@@ -17,9 +19,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from realtime.host_process import EngineProcess
 from realtime.pcm import PCM16, encode
 from realtime.schedule import EngineConfig
-from tests.realtime.doubles import toy_model
+from tests.realtime.doubles import load_toy, toy_model
 from tests.transport.live import PATIENCE_S, LiveServer, RawClient
 from transport.auth import Gate
 from transport.call import read_question
@@ -214,6 +217,22 @@ async def gone(server: LiveServer) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while (await asyncio.to_thread(server.get, "/healthz")).json()["sessions"]:
             await asyncio.sleep(0.01)
+
+
+async def test_an_engine_that_dies_is_told_and_replaced() -> None:
+    host = EngineProcess(load_toy)
+    with LiveServer(host=host) as server:
+        async with RawClient.connect(server) as client:
+            assert (await client.ask("Hello?"))["response"]["status"] == "completed"
+            assert host.pid is not None
+            os.kill(host.pid, signal.SIGKILL)
+            assert (await client.until("error"))["error"]["code"] == "engine_failed"
+            assert (await client.closed())[0] == 1011
+        async with asyncio.timeout(PATIENCE_S):
+            while (await asyncio.to_thread(server.get, "/healthz")).status_code != 200:
+                await asyncio.sleep(0.05)
+        async with RawClient.connect(server) as client:
+            assert (await client.ask("Hello again?"))["response"]["status"] == "completed"
 
 
 async def test_a_reader_that_does_not_read_is_closed_and_nobody_waits(server: LiveServer) -> None:
