@@ -1,0 +1,48 @@
+"""What every benchmark prints and writes: a table, and JSON ``{name, date, machine, figures}`` with flat figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+def report(name: str, figures: Mapping[str, float], json_path: Path | None) -> None:
+    """Prints ``figures`` as a table; writes them to ``json_path`` where one is given."""
+    console = Console()
+    table = Table(title=f"{name} on {machine()}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for figure, value in figures.items():
+        table.add_row(figure, f"{value:.4g}")
+    console.print(table)
+    if json_path is not None:
+        date = datetime.now(UTC).date().isoformat()
+        found = {"name": name, "date": date, "machine": machine(), "figures": dict(figures)}
+        json_path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """Processor, cores and, where there is one, the accelerator."""
+    cpu = platform.processor() or platform.machine()
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    return f"{cpu}, {os.cpu_count()} cores{_accelerator()}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _accelerator() -> str:
+    import torch
+
+    return f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
