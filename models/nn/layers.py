@@ -8,9 +8,36 @@ from torch import nn
 
 from models.nn.attention import attend
 from models.nn.cache import KvPlan
-from models.nn.moe import experts, route
+from models.nn.moe import experts, glu, route
 from models.nn.norm import RmsNorm
 from models.nn.rotary import Rotation, rotate
+
+
+class Stacked:
+    """Several Linears of the same input, computed as one. They become views of one tensor, so nothing is held twice;
+    that is done when first asked for, because weights are loaded, cast and moved under the Linears' own names."""
+
+    def __init__(self, *parts: nn.Linear) -> None:
+        self._parts = parts
+        self._weight: torch.Tensor | None = None
+        self._bias: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., sum of outs]"""
+        first = self._parts[0].weight
+        if self._weight is None or self._weight.data_ptr() != first.data_ptr() or self._weight.dtype != first.dtype:
+            self._stack()
+        assert self._weight is not None
+        return F.linear(x, self._weight, self._bias)
+
+    @torch.inference_mode(False)
+    def _stack(self) -> None:
+        sizes = [len(part.weight) for part in self._parts]
+        biases = [part.bias for part in self._parts if part.bias is not None]
+        self._weight = torch.cat([part.weight.detach() for part in self._parts])
+        self._bias = torch.cat([bias.detach() for bias in biases]) if biases else None
+        for part, view in zip(self._parts, torch.split(self._weight, sizes), strict=True):
+            part.weight = nn.Parameter(view, requires_grad=False)
 
 
 class SelfAttention(nn.Module):
@@ -34,19 +61,31 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.layer, self.head_dim, self.window = layer, head_dim, window
+        self._heads = (heads, kv_heads)
         self.q_proj = nn.Linear(hidden, heads * head_dim, bias=bias)
         self.k_proj = nn.Linear(hidden, kv_heads * head_dim, bias=bias)
         self.v_proj = nn.Linear(hidden, kv_heads * head_dim, bias=bias)
         self.o_proj = nn.Linear(heads * head_dim, hidden, bias=bias)
-        self.q_norm = RmsNorm(head_dim, eps) if qk_norm else nn.Identity()
-        self.k_norm = RmsNorm(head_dim, eps) if qk_norm else nn.Identity()
+        self.q_norm = RmsNorm(head_dim, eps) if qk_norm else None
+        self.k_norm = RmsNorm(head_dim, eps) if qk_norm else None
+        self._qkv = Stacked(self.q_proj, self.k_proj, self.v_proj)
+
+    def project(self, x: torch.Tensor, by: Rotation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values [..., heads, head dim] of x [..., hidden], the first two normalised and rotated."""
+        heads, kv_heads = self._heads
+        all_heads = self._qkv(x).view(*x.shape[:-1], -1, self.head_dim)
+        both, values = all_heads[..., : heads + kv_heads, :], all_heads[..., heads + kv_heads :, :]
+        if self.q_norm is not None and self.k_norm is not None:
+            scales = torch.cat(
+                (self.q_norm.weight.expand(heads, -1), self.k_norm.weight.expand(kv_heads, -1))
+            )  # [heads + kv heads, head dim]
+            both = F.rms_norm(both, (self.head_dim,), None, self.q_norm.eps) * scales
+        both = rotate(both, by)
+        return both[..., :heads, :], both[..., heads:, :], values
 
     def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan) -> torch.Tensor:
         """[total, hidden] -> [total, hidden]"""
-        heads = (-1, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(x).unflatten(-1, heads)), by)
-        k = rotate(self.k_norm(self.k_proj(x).unflatten(-1, heads)), by)
-        v = self.v_proj(x).unflatten(-1, heads)
+        q, k, v = self.project(x, by)
         mixed = attend(q, k, v, plan, layer=self.layer, window=self.window)
         out: torch.Tensor = self.o_proj(mixed.reshape(len(x), -1))
         return out
@@ -60,9 +99,10 @@ class Mlp(nn.Module):
         self.gate_proj = nn.Linear(hidden, inner, bias=False)
         self.up_proj = nn.Linear(hidden, inner, bias=False)
         self.down_proj = nn.Linear(inner, hidden, bias=False)
+        self._gate_up = Stacked(self.gate_proj, self.up_proj)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: torch.Tensor = self.down_proj(glu(self._gate_up(x)))
         return out
 
 

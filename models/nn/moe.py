@@ -34,7 +34,8 @@ def experts(
     return _by_expert(x, chosen, weights, gate_up, down)
 
 
-def _glu(x: torch.Tensor) -> torch.Tensor:
+def glu(x: torch.Tensor) -> torch.Tensor:
+    """[..., 2 * inner], gate first -> [..., inner]"""
     gate, up = x.chunk(2, dim=-1)
     return F.silu(gate) * up
 
@@ -44,7 +45,7 @@ def _one_token(
 ) -> torch.Tensor:
     """One token: its experts one after the other on views of the weights; gathering them would copy megabytes."""
     inner = torch.cat([F.linear(x, gate_up[e]) for e in chosen[0].tolist()])  # [top_k, 2 * inner]
-    inner = _glu(inner) * weights.view(-1, 1)
+    inner = glu(inner) * weights.view(-1, 1)
     out = torch.zeros_like(x)
     for row, e in enumerate(chosen[0].tolist()):
         out.addmm_(inner[row : row + 1], down[e].t())
@@ -65,7 +66,7 @@ def _by_expert(
     for expert, count in enumerate(counts):
         if count:
             end = begin + count
-            torch.mm(_glu(F.linear(rows[begin:end], gate_up[expert])), down[expert].t(), out=done[begin:end])
+            torch.mm(glu(F.linear(rows[begin:end], gate_up[expert])), down[expert].t(), out=done[begin:end])
             begin = end
     done *= weights.flatten()[order].unsqueeze(1)
     # Summed in the order of a token's own experts, whatever else is in the batch.
@@ -84,7 +85,7 @@ def _grouped(
         torch.int32
     )
     rows = x[order // top_k]
-    inner = _glu(F.grouped_mm(rows, gate_up.transpose(1, 2), offs=ends))
+    inner = glu(F.grouped_mm(rows, gate_up.transpose(1, 2), offs=ends))
     done = F.grouped_mm(inner, down.transpose(1, 2), offs=ends) * weights.flatten()[order].unsqueeze(1)
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
