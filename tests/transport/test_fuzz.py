@@ -77,15 +77,16 @@ def mutated(draw: st.DrawFn) -> str:
 
 
 broken = st.one_of(
+    st.sampled_from(["[", '{"a":']).map(lambda opening: opening * 50_000),
     st.text(max_size=60).filter(lambda text: not text.strip().startswith("{")),
     st.binary(max_size=60),
-    st.sampled_from(["[" * 50_000, '{"a":' * 50_000, '{"type": 1e999}', "NaN", "{", "[]", "null", '"x"', "9" * 5000]),
+    st.sampled_from(['{"type": 1e999}', "NaN", "{", "[]", "null", '"x"', "9" * 5000]),
     st.sampled_from(VALID).map(lambda event: json.dumps(event)[:-1]),
     values.map(lambda value: json.dumps(["not an object", value])),
 )
 
 
-@pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")  # the server's threads use random
 def test_a_session_survives_two_thousand_malformed_messages(server: LiveServer) -> None:
     with asyncio.Runner() as runner:
         connecting = RawClient.connect(server)
