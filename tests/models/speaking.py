@@ -10,6 +10,7 @@ import torch
 
 from models.base import GREEDY, Begin, Codec, End, Mark, Model, Part, Sampling, Segment, Talker
 
+
 @dataclass
 class Said:
     """A reply. ``codes`` int64 [frames, groups]; ``pcm`` float32 [samples]."""
@@ -17,6 +18,7 @@ class Said:
     tokens: list[int] = field(default_factory=list)
     frames: list[torch.Tensor] = field(default_factory=list)
     pieces: list[torch.Tensor] = field(default_factory=list)
+    text_over: bool = False
 
     @property
     def codes(self) -> torch.Tensor:
@@ -90,13 +92,10 @@ class Conversation:
     def answer(self, sampling: Sampling = GREEDY, voice: str = "", lead: int = 1) -> Said:
         """A whole reply. ``lead``: tokens that are decoded for every frame that is made."""
         said = self.begin(sampling, voice)
-        text_over = False
-        while not text_over or self.talker.ready(self.slot):
-            for _ in range(0 if text_over else lead):
-                token = think([self], [said])[0]
-                text_over = token in self.model.prompt.eos
-                if text_over:
-                    break
+        while not said.text_over or self.talker.ready(self.slot):
+            for _ in range(lead):
+                if not said.text_over:
+                    think([self], [said])
             if self.talker.ready(self.slot):
                 speak([self], [said])
         said.pieces.append(self.codec.flush(self.slot))
@@ -109,17 +108,17 @@ class Conversation:
         self.codec.close(self.slot)
 
 
-def think(conversations: Sequence[Conversation], said: Sequence[Said]) -> list[int]:
+def think(conversations: Sequence[Conversation], said: Sequence[Said]) -> None:
     """The next token of each reply, in one batch, fed to the talker."""
     model = conversations[0].model
     tokens = model.thinker.decode([c.slot for c in conversations])
     for conversation, reply, token in zip(conversations, said, tokens, strict=True):
         if token in model.prompt.eos:
+            reply.text_over = True
             conversation.talker.feed_end(conversation.slot)
         else:
             reply.tokens.append(token)
             conversation.talker.feed(conversation.slot, model.thinker.embedding([token])[0])
-    return tokens
 
 
 def speak(conversations: Sequence[Conversation], said: Sequence[Said]) -> None:
@@ -138,10 +137,11 @@ def speak(conversations: Sequence[Conversation], said: Sequence[Said]) -> None:
 
 @contextmanager
 def conversations(model: Model, count: int) -> Iterator[list[Conversation]]:
-    """Open slots, closed at the end; nothing of them may be left."""
+    """Open slots, closed at the end; where no others are open, nothing may be left."""
     talker, codec = model.talker, model.codec
     assert talker is not None
     assert codec is not None
+    alone = not model.thinker.memory_bytes()
     opened: list[Conversation] = []
     try:
         for _ in range(count):
@@ -153,4 +153,5 @@ def conversations(model: Model, count: int) -> Iterator[list[Conversation]]:
     finally:
         for conversation in opened:
             conversation.close()
-    assert (model.thinker.memory_bytes(), talker.memory_bytes(), codec.memory_bytes()) == (0, 0, 0)
+    if alone:
+        assert (model.thinker.memory_bytes(), talker.memory_bytes(), codec.memory_bytes()) == (0, 0, 0)
