@@ -20,6 +20,7 @@ from realtime.schedule import EngineConfig
 log = logging.getLogger(__name__)
 Load = Callable[[], Model]
 
+STATS_S = 1.0  # a busy engine tells its figures this often
 RESTART_S = 1.0  # before an engine that died is loaded again; doubles with each death soon after a start
 RESTART_MAX_S = 30.0
 
@@ -98,6 +99,7 @@ class EngineThread:
         self._spec: Spec | None = None
         self._error: BaseException | None = None
         self._restarts = 0
+        self._stats: Mapping[str, float] = {}
         self._roster = Roster(lambda output: None)
 
     @property
@@ -123,14 +125,16 @@ class EngineThread:
         self._wake.set()
 
     def stats(self) -> Mapping[str, float]:
-        engine = self._engine
-        return {**(engine.stats() if engine is not None else {}), "restarts": float(self._restarts)}
+        return {**self._stats, "restarts": float(self._restarts)}
 
     def stop(self) -> None:
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def _tell(self, stats: Mapping[str, float]) -> None:
+        self._stats = stats
 
     def _run(self) -> None:
         try:
@@ -145,7 +149,7 @@ class EngineThread:
             self._engine = engine
             self._started.set()
             try:
-                drive(engine, self._wake, self._stopping)
+                drive(engine, self._wake, self._stopping, self._tell)
             except Exception:
                 log.exception("the engine died and is started again")
                 self._engine = None
@@ -156,11 +160,27 @@ class EngineThread:
         self._engine = None
 
 
-def drive(engine: Engine, wake: threading.Event, stopping: threading.Event) -> None:
-    """Steps the engine until ``stopping``; sleeps as long as it says, or until ``wake``. Raises what a step raises."""
+def drive(
+    engine: Engine,
+    wake: threading.Event,
+    stopping: threading.Event,
+    tell: Callable[[Mapping[str, float]], None],
+    flush: Callable[[], None] = lambda: None,
+) -> None:
+    """Steps the engine until ``stopping``; sleeps as long as it says, or until ``wake``. Raises what a step raises.
+
+    ``flush`` follows every step. ``tell`` gets the engine's figures: once a second, and before a sleep without end."""
+    told_s = -STATS_S
     while not stopping.is_set():
         wake.clear()  # before the step: a command that comes while it runs ends the next wait at once
-        at_s = engine.step(time.monotonic())
+        now = time.monotonic()
+        try:
+            at_s = engine.step(now)
+        finally:
+            flush()
+        if at_s is None or now - told_s >= STATS_S:
+            told_s = now
+            tell(engine.stats())
         if at_s is None:
             wake.wait()
         elif (wait_s := at_s - time.monotonic()) > 0:

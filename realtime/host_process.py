@@ -29,7 +29,6 @@ from realtime.schedule import EngineConfig
 
 log = logging.getLogger(__name__)
 
-STATS_S = 1.0  # at most this often the engine sends its figures
 STOP_S = 10.0  # given to the engine to end by itself
 STEADY_S = 60.0  # an engine that lived this long starts again at once when it dies
 
@@ -143,7 +142,7 @@ class EngineProcess:
         except (EOFError, OSError):
             log.debug("the engine's pipe ended")
         finally:
-            self._pipe = None
+            self._pipe, self._stats = None, {}
             if not self._stopping.is_set():
                 self._roster.fail_all(DIED)
             near.close()
@@ -186,12 +185,12 @@ def _engine_main(pipe: Connection, load: Load, config: EngineConfig) -> None:
         pipe.send(("error", error if isinstance(error, ModelError) else ModelError(f"{type(error).__name__}: {error}")))
         return
     mailbox = _Mailbox(pipe)
-    engine = _ReportingEngine(model, config, mailbox)
+    engine = Engine(model, config, mailbox.put)
     stopping, wake = threading.Event(), threading.Event()
     threading.Thread(target=_read, args=(pipe, engine, wake, stopping), name="engine-reader", daemon=True).start()
     pipe.send(("ready", model.spec))
     try:
-        drive(engine, wake, stopping)
+        drive(engine, wake, stopping, mailbox.tell, mailbox.flush)
     except (BrokenPipeError, ConnectionResetError):
         log.info("the server is gone; the engine ends")
 
@@ -202,36 +201,17 @@ class _Mailbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._outputs: list[EngineOutput] = []
-        self._told_s = 0.0
 
     def put(self, output: EngineOutput) -> None:
         self._outputs.append(output)
 
-    def send(self) -> None:
+    def flush(self) -> None:
         if self._outputs:
             outputs, self._outputs = self._outputs, []
             self._pipe.send(("outputs", outputs))
 
-    def tell(self, engine: Engine, now: float) -> None:
-        if now - self._told_s >= STATS_S:
-            self._told_s = now
-            self._pipe.send(("stats", engine.stats()))
-
-
-class _ReportingEngine(Engine):
-    """Sends after every step."""
-
-    def __init__(self, model: Any, config: EngineConfig, mailbox: _Mailbox) -> None:
-        super().__init__(model, config, mailbox.put)
-        self._mailbox = mailbox
-
-    def step(self, now: float) -> float | None:
-        try:
-            at_s = super().step(now)
-        finally:
-            self._mailbox.send()
-        self._mailbox.tell(self, now)
-        return at_s
+    def tell(self, stats: Mapping[str, float]) -> None:
+        self._pipe.send(("stats", stats))
 
 
 def _read(pipe: Connection, engine: Engine, wake: threading.Event, stopping: threading.Event) -> None:

@@ -164,9 +164,10 @@ class Listener:
     held: bool = False
 
     def report(self, playout: Playout) -> None:
-        """What the session says of its playout; other epochs than the one being made are nobody's business."""
-        if playout.epoch != self.epoch:
+        """What the session says of its playout, perhaps before the epoch's first reply; older epochs were cut."""
+        if playout.epoch < self.epoch:
             return
+        self.start(playout.epoch)
         self.sent = min(playout.samples, self.made)
         self.at_s = playout.at_s
         self.held = playout.held

@@ -58,12 +58,13 @@ def test_a_held_reply_stops_with_its_lead_and_goes_on() -> None:
     check(rig, 1, alone(said(turn(4)), Sampling(seed=4)))
 
 
-def test_a_guess_is_made_while_it_is_held() -> None:
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_guess_is_made_while_it_is_held(epoch: int) -> None:
     rig = Rig(costs=COSTS)
-    rig.send(*begin(1, seed=4), Playout(1, 0, 0, 100.0, held=True))
+    rig.send(*begin(1, seed=4, epoch=epoch), Playout(1, epoch, 0, 100.0, held=True))
     rig.run(until_s=160)
     assert rig.at(1, AudioOut) < 100.1
-    assert len(rig.pcm(1)) == 3 * 1920 - 2
+    assert len(rig.pcm(1, epoch)) == 3 * 1920 - 2
 
 
 @pytest.mark.parametrize("token_s", [0.0005, 0.002])

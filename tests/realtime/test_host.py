@@ -196,3 +196,13 @@ def test_the_near_side_of_a_process_never_loads_torch() -> None:
     code = "import realtime.host_process, realtime.pump, sys; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_an_idle_host_tells_how_things_are_now(host: Host) -> None:
+    ear = Ear()
+    host.start(ear.heard.put)
+    hold_a_turn(host, ear, 1, seed=1)
+    deadline_s = time.monotonic() + WAIT_S
+    while host.stats().get("sessions") != 0 or host.stats()["replies"] != 1:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
