@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from realtime.events import (
     Finished,
     Open,
     Reply,
+    Rewind,
     TextOut,
     Transcribe,
     TranscriptOut,
@@ -86,8 +88,14 @@ class Run:
             self.now = max(self.now, at_s)
             if enough is not None and sum(isinstance(out, AudioOut) for out in self.outputs) >= enough:
                 return
-        failed = [out for out in self.outputs if isinstance(out, Failed)]
-        assert not failed
+        assert not [out for out in self.outputs if isinstance(out, Failed)]
+
+    def rest_of(self, session: int) -> None:
+        """Until nothing is left to do; ``session`` did not fail since."""
+        before = len(self.outputs)
+        while (at_s := self.engine.step(self.now)) is not None:
+            self.now = max(self.now, at_s)
+        assert not [out for out in self.outputs[before:] if isinstance(out, Failed) and out.session == session]
 
     def of(self, kind: type[T], session: int, epoch: int) -> list[T]:
         return [out for out in self.outputs if isinstance(out, kind) and (out.session, out.epoch) == (session, epoch)]
@@ -171,6 +179,28 @@ def test_a_transcript_comes_from_a_fork_and_changes_nothing(model: Model) -> Non
     assert parts[-1].done
     assert not parts[-1].failure
     assert run.text(1, 0) == plain.text(1, 0)
+    assert model.thinker.memory_bytes() == 0
+
+
+def test_a_spent_cache_is_told_and_costs_nobody_their_slot(folder: Path) -> None:
+    model = registry.load(folder, replace(OPTIONS, kv_tokens=512))
+    run = Run(model)
+    run.send(*(Open(session) for session in range(1, 5)))
+    for turn in range(12):
+        for session in range(1, 5):
+            run.send(*asked(session, 10 * turn + session, turn, seconds=2.0))
+        while (at_s := run.engine.step(run.now)) is not None:
+            run.now = max(run.now, at_s)
+    failed = [out for out in run.outputs if isinstance(out, Failed)]
+    assert {(out.code, out.fatal) for out in failed} == {("context_full", False)}
+    assert len([out for out in run.outputs if isinstance(out, Finished)]) >= 8
+    for session in range(1, 5):
+        run.send(Rewind(session, 20, ""), *asked(session, 7, 20))
+        run.rest_of(session)
+        assert run.pcm(session, 20).size
+        run.send(Rewind(session, 21, ""))
+    run.send(*(Close(session) for session in range(1, 5)))
+    run.rest_of(0)
     assert model.thinker.memory_bytes() == 0
 
 
