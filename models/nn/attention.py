@@ -168,7 +168,7 @@ def _kernel(
 def _flash_paged(queries: torch.Tensor, plan: KvPlan, layer: int, window: int | None, scale: float) -> torch.Tensor:
     """flash-attn over pages: its KV-cache call for steps of equal length, its varlen call with a block table otherwise.
     It aligns causal masks to the end of the keys, which is what a history with new positions needs."""
-    pages = (-1, 64, *plan.pool.keys.shape[2:])
+    pages = (-1, plan.pool.page_tokens, *plan.pool.keys.shape[2:])
     keys, values = plan.pool.keys[layer].view(pages), plan.pool.values[layer].view(pages)
     sides = (-1, -1) if window is None else (window - 1, 0)
     out: torch.Tensor

@@ -1,8 +1,8 @@
-"""A paged KV cache: pages of 64 positions, one table of pages a slot.
+"""A paged KV cache: pages of 64 (on CUDA 256) positions, one table of pages a slot.
 
 Theory of operation
 -------------------
-``KvPool`` owns the memory, ``[layers, pages * 64, kv heads, head dim]`` for keys and for values, and a reference
+``KvPool`` owns the memory, ``[layers, pages * page, kv heads, head dim]`` for keys and for values, and a reference
 count a page. ``KvTable`` is one history: the pages that hold it and how many positions of them are valid. Nothing
 before ``length`` is ever overwritten through a table, so a mark is the pair (table, length). Two tables may share pages
 (a fork, or a rewind below a mark that is still wanted); the first to write into a shared page gets its own copy.
@@ -22,11 +22,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from models.base import SlotsExhausted
 
 PAGE_TOKENS = 64
+CUDA_PAGE_TOKENS = 256  # what flash-attn reads
 
 
 class KvTable:
@@ -56,8 +58,9 @@ class KvPool:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
-        count = max(1, -(-tokens // PAGE_TOKENS))
-        shape = (layers, count * PAGE_TOKENS, kv_heads, head_dim)
+        self.page_tokens = CUDA_PAGE_TOKENS if torch.device(device).type == "cuda" else PAGE_TOKENS
+        count = max(1, -(-tokens // self.page_tokens))
+        shape = (layers, count * self.page_tokens, kv_heads, head_dim)
         # Zeros, not empty: masked keys still meet a product, and 0 x NaN would be NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
@@ -89,7 +92,7 @@ class KvPool:
         length = table.length if length is None else length
         if not 0 <= length <= table.length:
             raise ValueError(f"can't fork {length} of {table.length} positions")
-        pages = table.pages[: -(-length // PAGE_TOKENS)]
+        pages = table.pages[: -(-length // self.page_tokens)]
         self._references[pages] += 1
         return KvTable(pages, length)
 
@@ -97,7 +100,7 @@ class KvPool:
         """Forgets every position from ``length`` on and frees the pages that held only such."""
         if not 0 <= length <= table.length:
             raise ValueError(f"can't truncate {table.length} positions to {length}")
-        kept = -(-length // PAGE_TOKENS)
+        kept = -(-length // self.page_tokens)
         self._release(table.pages[kept:])
         del table.pages[kept:]
         table.length = length
@@ -116,15 +119,21 @@ class KvPool:
         self._reserve(tables, counts)
         return KvPlan(self, tuple(tables), starts, tuple(counts))
 
+    def flat(self, table: KvTable, start: int, end: int) -> npt.NDArray[np.int64]:
+        """Places in the pool of a table's positions [start, end)."""
+        position = np.arange(start, end)
+        pages = np.asarray(table.pages, np.int64)
+        return np.asarray(pages[position // self.page_tokens] * self.page_tokens + position % self.page_tokens)
+
     def _reserve(self, tables: Sequence[KvTable], counts: Sequence[int]) -> None:
         shared = [t for t, n in zip(tables, counts, strict=True) if n and self._tail_is_shared(t)]
         missing = [
-            max(0, -(-(t.length + n) // PAGE_TOKENS) - len(t.pages)) for t, n in zip(tables, counts, strict=True)
+            max(0, -(-(t.length + n) // self.page_tokens) - len(t.pages)) for t, n in zip(tables, counts, strict=True)
         ]
         wanted = len(shared) + sum(missing)
         if wanted > self.free_pages:
             raise SlotsExhausted(
-                f"the KV cache is full: {wanted} pages of {PAGE_TOKENS} positions wanted, {self.free_pages} of "
+                f"the KV cache is full: {wanted} pages of {self.page_tokens} positions wanted, {self.free_pages} of "
                 f"{self.page_count} free; close a session, or serve with a larger --memory"
             )
         for table in shared:
@@ -134,15 +143,17 @@ class KvPool:
                 self._grow(table)
 
     def _tail_is_shared(self, table: KvTable) -> bool:
-        return table.length % PAGE_TOKENS != 0 and self._references[table.pages[table.length // PAGE_TOKENS]] > 1
+        return (
+            table.length % self.page_tokens != 0 and self._references[table.pages[table.length // self.page_tokens]] > 1
+        )
 
     def _own_tail(self, table: KvTable) -> None:
         """Copies the last, partly filled page, which another table shares."""
-        index = table.length // PAGE_TOKENS
+        index = table.length // self.page_tokens
         old, new = table.pages[index], self._take(table.pages[index - 1] + 1 if index else None)
         for pool in (self.keys, self.values):
-            source = pool[:, old * PAGE_TOKENS : (old + 1) * PAGE_TOKENS]
-            pool[:, new * PAGE_TOKENS : (new + 1) * PAGE_TOKENS].copy_(source)
+            source = pool[:, old * self.page_tokens : (old + 1) * self.page_tokens]
+            pool[:, new * self.page_tokens : (new + 1) * self.page_tokens].copy_(source)
         self._release([old])
         table.pages[index] = new
         table.contiguous = KvTable(table.pages).contiguous
@@ -213,11 +224,10 @@ class KvPlan:
     @cached_property
     def _write_index(self) -> slice | torch.Tensor:
         if len(self.tables) == 1 and self.tables[0].contiguous and self.tables[0].pages:
-            begin = self.tables[0].pages[0] * PAGE_TOKENS
+            begin = self.tables[0].pages[0] * self.pool.page_tokens
             return slice(begin + self.starts[0], begin + self.lengths[0])
-        flat = np.concatenate(
-            [_flat(table, start, end) for table, start, end in zip(self.tables, self.starts, self.lengths, strict=True)]
-        )
+        spans = zip(self.tables, self.starts, self.lengths, strict=True)
+        flat = np.concatenate([self.pool.flat(table, start, end) for table, start, end in spans])
         return torch.from_numpy(flat).to(self.pool.device)
 
     def _read_index(self, slot: int) -> slice | torch.Tensor:
@@ -228,10 +238,10 @@ class KvPlan:
         found: list[slice | torch.Tensor] = []
         for table, length in zip(self.tables, self.lengths, strict=True):
             if table.contiguous:
-                begin = table.pages[0] * PAGE_TOKENS if table.pages else 0
+                begin = table.pages[0] * self.pool.page_tokens if table.pages else 0
                 found.append(slice(begin, begin + length))
             else:
-                found.append(torch.from_numpy(_flat(table, 0, length)).to(self.pool.device))
+                found.append(torch.from_numpy(self.pool.flat(table, 0, length)).to(self.pool.device))
         return found
 
     @cached_property
@@ -241,7 +251,7 @@ class KvPlan:
         longest = max(self.lengths)
         index = np.zeros((len(self.tables), longest), np.int64)
         for row, (table, length) in enumerate(zip(self.tables, self.lengths, strict=True)):
-            index[row, :length] = _flat(table, 0, length)
+            index[row, :length] = self.pool.flat(table, 0, length)
         seen = np.arange(longest) < np.array(self.lengths)[:, None]
         device = self.pool.device
         return torch.from_numpy(index).to(device), torch.from_numpy(seen[:, None, None]).to(device)
@@ -262,10 +272,3 @@ class KvPlan:
     def key_lengths(self) -> torch.Tensor:
         """int32 [slots]."""
         return torch.tensor(self.lengths, dtype=torch.int32, device=self.pool.device)
-
-
-def _flat(table: KvTable, start: int, end: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Places in the pool of a table's positions [start, end)."""
-    position = np.arange(start, end)
-    pages = np.asarray(table.pages, np.int64)
-    return np.asarray(pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS, np.int64)

@@ -54,7 +54,8 @@ class AudioTower(nn.Module):
         for layer in self.layers:
             x = layer(x, layout)
         x = self.proj2(F.gelu(self.proj1(self.ln_post(x))))
-        return list(torch.split(x, list(lengths)))
+        # Copies, so that a window doesn't keep those of other conversations alive.
+        return [part.clone() for part in torch.split(x, list(lengths))]
 
     def _convolve(self, windows: Sequence[MelWindow]) -> list[torch.Tensor]:
         """[tokens, hidden] for each window. Chunks of 100 frames, padded ones too, are a batch; lone ones go alone."""

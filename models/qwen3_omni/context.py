@@ -87,18 +87,6 @@ def sealed(run: Run | None) -> Run | None:
     return run
 
 
-def held_bytes(run: Run | None) -> dict[int, int]:
-    """Bytes of the embeddings a context holds, by storage, so that shared ones can be counted once."""
-    found: dict[int, int] = {}
-    while run and not run.sealed:
-        for tensor in (run.piece.embeddings, *run.piece.deepstack):
-            if tensor is not None:
-                storage = tensor.untyped_storage()
-                found[storage.data_ptr()] = storage.nbytes()
-        run = run.before
-    return found
-
-
 @dataclass(frozen=True, eq=False)
 class Reply:
     """A reply being decoded. All of ``tokens`` but the newest are in the cache."""
@@ -150,3 +138,20 @@ class State:
         if isinstance(item, Tokens) and not self.backlog:
             return replace(self, tail=with_tokens(self.tail, item.ids))
         return replace(self, backlog=(*self.backlog, item))
+
+    def held(self) -> dict[int, int]:
+        """Bytes of what it keeps besides the cache (embeddings, mel, samples), by address: shared ones count once."""
+        found: dict[int, int] = {}
+        run = self.tail
+        while run and not run.sealed:
+            for tensor in (run.piece.embeddings, *run.piece.deepstack):
+                if tensor is not None:
+                    storage = tensor.untyped_storage()
+                    found[storage.data_ptr()] = storage.nbytes()
+            run = run.before
+        for item in self.backlog:
+            if isinstance(item, Stretch):
+                found |= item.held()
+            elif isinstance(item, Picture):
+                found[id(item.pixels)] = item.pixels.nbytes
+        return found

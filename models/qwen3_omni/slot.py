@@ -68,6 +68,13 @@ class Slot:
                 kept.append(table)
         self._tables = kept
 
+    def held(self) -> dict[int, int]:
+        """Bytes that the state and the living marks keep besides the cache, by address."""
+        found = self.state.held()
+        for state in self._marks.values():
+            found |= state.held()
+        return found
+
     def free(self) -> None:
         """Gives every page back."""
         self._marks.clear()

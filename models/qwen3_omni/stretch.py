@@ -184,6 +184,15 @@ class Stretch:
         used = min(len(self.frames), 2 * len(grids))
         return replace(self, windows=tuple(kept), frames=self.frames[used:], grids=(*self.grids, *grids))
 
+    def held(self) -> dict[int, int]:
+        """Bytes of samples, frames, mel and tokens that it keeps, by address."""
+        tensors = [tensor for w in self.windows for tensor in (w.raw, w.tokens) if tensor is not None]
+        tensors += [tensor for _, grid in self.grids for tensor in (grid.tokens, *grid.deepstack)]
+        stores = [tensor.untyped_storage() for tensor in tensors]
+        found = {store.data_ptr(): store.nbytes() for store in stores}
+        found |= {id(pcm): pcm.nbytes for pcm in self.clip.tail}
+        return found | {id(pixels): pixels.nbytes for _, pixels in self.frames}
+
     # --- layout
 
     def pieces(self, start: float, config: ThinkerConfig) -> Iterator[Piece]:

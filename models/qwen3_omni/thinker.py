@@ -39,7 +39,6 @@ from models.qwen3_omni.context import (
     State,
     between,
     end_of,
-    held_bytes,
     next_position,
     sealed,
     with_tokens,
@@ -108,10 +107,7 @@ class OmniThinker:
     def memory_bytes(self) -> int:
         held: dict[int, int] = {}
         for slot in self._slots.values():
-            held |= held_bytes(slot.state.tail)
-            for item in slot.state.backlog:
-                if isinstance(item, Stretch):
-                    held |= {id(window): window.raw.nbytes for window in item.windows}
+            held |= slot.held()
         return self._pool.used_bytes() + sum(held.values())
 
     # --- what comes in

@@ -118,9 +118,11 @@ class VisionTower(nn.Module):
         merge = self.config.merge
         sizes = [length // merge**2 for length in lengths]
         features = [torch.split(part, sizes) for part in (self.merger(x), *taken)]
+        # Copies, so that a grid doesn't keep those of other conversations alive.
+        rows = [[part.clone() for part in parts] for parts in zip(*features, strict=True)]
         return [
             Grid(grid.rows // merge, grid.columns // merge, parts[0], tuple(parts[1:]))
-            for grid, parts in zip(grids, zip(*features, strict=True), strict=True)
+            for grid, parts in zip(grids, rows, strict=True)
         ]
 
     def _places(self, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
