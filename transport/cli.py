@@ -166,11 +166,11 @@ def models(
     except CheckpointError as error:
         _stop(error)
     console.print(f"[bold]{contents.model_type}[/bold], loaded by {contents.family}")
-    console.print(f"{contents.files} weight files, {contents.bytes / 1e9:.2f} GB, {', '.join(contents.dtypes) or '-'}")
+    console.print(f"{contents.files} weight files, {contents.bytes / 1e6:,.1f} MB, {', '.join(contents.dtypes) or '-'}")
     for stage, count in sorted(contents.parameters.items()):
         console.print(f"  {stage:<12} {count / 1e6:>12,.1f} M parameters")
     if contents.missing or not contents.files:
-        _stop(f"incomplete: {', '.join(contents.missing) or 'no .safetensors file'} not found in {folder}")
+        _stop(f"{folder} is incomplete: {', '.join(contents.missing) or 'every .safetensors file'} is missing")
 
 
 def main() -> None:

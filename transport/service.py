@@ -31,6 +31,8 @@ from transport.metrics import Metrics
 log = logging.getLogger(__name__)
 
 GOING_AWAY = 1001  # WebSocket close code (RFC 6455 section 7.4.1)
+LAST_WORDS_S = 5.0
+"""What a transport gets to write what is left, once its session was ended."""
 RETRY_LOADING_S = 5
 RETRY_ELSEWHERE_S = 1
 
@@ -44,16 +46,19 @@ class ServiceConfig:
     drain_s: float = 30.0
     """How long calls may go on after SIGTERM."""
     log_transcripts: bool = False
+    ice_servers: tuple[str, ...] = ()
+    """For WebRTC callers beyond this network: ``stun:HOST:PORT``, ``turn:USER:PASSWORD@HOST:PORT?transport=tcp``."""
     session: SessionConfig = field(default_factory=SessionConfig)
 
 
 class Call:
     """One session as its transport holds it."""
 
-    def __init__(self, pump: Pump, session: Session, metrics: Metrics) -> None:
+    def __init__(self, pump: Pump, session: Session, metrics: Metrics, ended: Callable[[Call], None]) -> None:
         self.session = session
         self._pump = pump
         self._metrics = metrics
+        self._ended = ended
         metrics.opened()
         log.info("session %d: opened", self.number)
 
@@ -73,6 +78,7 @@ class Call:
     def close(self) -> None:
         """The transport is gone. Once."""
         self._pump.close()
+        self._ended(self)
         self._metrics.ended()
         log.info("session %d: closed", self.number)
 
@@ -89,6 +95,7 @@ class Service:
         self._spec: Spec | None = None
         self._starting: asyncio.Task[None] | None = None
         self._draining = False
+        self._calls: set[Call] = set()
         self.failure = ""
         """Why the engine is dead; "" while it is not."""
 
@@ -118,12 +125,16 @@ class Service:
     async def drain(self) -> None:
         """Takes no new sessions, lets those that are there finish for ``drain_s``, then ends them."""
         self._draining = True
-        deadline = time.monotonic() + self.config.drain_s
-        while self.sessions and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        await self._closed(time.monotonic() + self.config.drain_s)
         if self._pumps is not None and self.sessions:
             log.warning("%d sessions did not finish in %.0f s; they are ended", self.sessions, self.config.drain_s)
             self._pumps.hangup_all(GOING_AWAY, "the server is going away")
+        await self._closed(time.monotonic() + LAST_WORDS_S)
+
+    async def _closed(self, deadline: float) -> None:
+        """Until every transport has closed, or ``deadline``."""
+        while self._calls and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Ends every session and the engine."""
@@ -145,7 +156,7 @@ class Service:
     @property
     def sessions(self) -> int:
         """How many are open."""
-        return 0 if self._pumps is None else len(self._pumps)
+        return len(self._calls)
 
     @property
     def state(self) -> str:
@@ -183,13 +194,16 @@ class Service:
         assert isinstance(message, SessionUpdate)
         return protocol.updated(settings, message)
 
-    def open(self, settings: Settings, emit: Callable[[Effect], None]) -> Call:
-        """A new session, not started yet; its effects will go to ``emit``, in order, which must not block."""
+    def open(self, settings: Settings, emit: Callable[[Effect], None], config: SessionConfig | None = None) -> Call:
+        """A new session, not started yet; its effects will go to ``emit``, in order, which must not block.
+
+        ``config``: where the transport needs another than the server's."""
+        config = config or self.config.session
         assert self._pumps is not None
         sessions: list[Session] = []
 
         def make(number: int) -> Session:
-            sessions.append(Session(self.spec, self.config.session, number, settings))
+            sessions.append(Session(self.spec, config, number, settings))
             return sessions[0]
 
         def watched(effect: Effect) -> None:
@@ -198,7 +212,9 @@ class Service:
             emit(effect)
 
         pump = self._pumps.open(make, watched)
-        return Call(pump, sessions[0], self.metrics)
+        call = Call(pump, sessions[0], self.metrics, self._calls.discard)
+        self._calls.add(call)
+        return call
 
     def _note(self, number: int, event: Mapping[str, Any]) -> None:
         self.metrics.sent(event)

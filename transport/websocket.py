@@ -1,15 +1,14 @@
 """``/v1/realtime``: the OpenAI Realtime API on a WebSocket, a shell round a pump.
 
-    text frame -> load -> append, image, playout report: decoded here -> AudioIn, FrameIn, Played
-                       -> everything else: ClientEvent, the session validates it
+    text frame -> Inbox -> the session
     Send -> text frame        Play -> response.output_audio.delta in the session's format
 
 *One outgoing buffer.* What the session emits is queued and written in order. Audio is due when it comes (the session
 paces it), so a client that reads keeps the queue empty. One that does not read is closed with 1008 when
 ``outbox.MAX_OUTGOING_BYTES`` wait; what waits is thrown away, nobody else notices. What was cut leaves the queue.
 
-*Too much at once.* A message above ``MAX_MESSAGE_BYTES`` is answered with an error event and the session goes on; above
-``MAX_FRAME_BYTES`` the server stops reading and closes with 1009, as RFC 6455 has it.
+*Too much at once.* A message above ``inbox.MAX_MESSAGE_BYTES`` is answered with an error event and the session goes on;
+above ``MAX_FRAME_BYTES`` the server stops reading and closes with 1009, as RFC 6455 has it.
 
 *Going.* The session hears ``Gone`` when the socket closes, whoever closed it. Pings find a peer that went without a
 word (``app.PING_S``).
@@ -26,33 +25,22 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from models.base import Pcm, Pixels
-from realtime import pictures, protocol
 from realtime import protocol_events as wire
 from realtime.errors import ClientError, InvalidField
-from realtime.events import AudioIn, ClientEvent, Effect, Flush, FrameIn, Hangup, Play, Played, Send
+from realtime.events import Effect, Flush, Hangup, Play, Send
 from realtime.pcm import AudioFormat
-from realtime.protocol_messages import AppendAudio, AppendImage, ClearAudio, ClientMessage, CommitAudio, ReportPlayed
 from realtime.settings import Dialect, Settings
 from transport.auth import Denied, choose_subprotocol
-from transport.media import Inbound, Outbound
+from transport.inbox import Inbox, spell
+from transport.media import Outbound
 from transport.outbox import Outbox
-from transport.service import Service
+from transport.service import LAST_WORDS_S, Service
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 22 * 1024 * 1024  # the API's 15 MiB of audio in base64, and room
 MAX_FRAME_BYTES = 32 * 1024 * 1024
-LAST_WORDS_S = 5.0
 INTERNAL_ERROR = 1011  # RFC 6455 section 7.4.1
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
-_DECODED_HERE = (  # a tuple: ``type`` may be anything, a list too
-    "input_audio_buffer.append",
-    "input_audio_buffer.commit",
-    "input_audio_buffer.clear",
-    "input_image_buffer.append",
-    "parley.playback",
-)
 _AUDIO_DONE = {"response.output_audio.done", "response.audio.done"}
 
 
@@ -83,10 +71,10 @@ class Connection:
         self._websocket = websocket
         self._service = service
         self._outbox = Outbox()
-        self._inbound = Inbound(service.spec.input_rate_hz)
         self._outbound = Outbound(service.spec.output_rate_hz)
         self._playing: Play | None = None  # the latest, while its item is not done
         self._call = service.open(settings, self._emit)
+        self._inbox = Inbox(self._call, service.spec.input_rate_hz, service.spec.output_rate_hz)
 
     async def run(self) -> None:
         """Until either side has gone; the session hears of it at once."""
@@ -134,40 +122,7 @@ class Connection:
         if text is None:
             raise InvalidField("binary frames are not taken: every event is JSON in a text frame")
         self._service.metrics.carried("in", len(text))
-        if len(text) > MAX_MESSAGE_BYTES:
-            raise InvalidField(f"a message of {len(text)} characters is too long: at most {MAX_MESSAGE_BYTES}")
-        event = protocol.load(text)
-        if event.get("type") not in _DECODED_HERE:
-            self._call.feed(ClientEvent(event))
-            return
-        await self._decode(protocol.parse(event), event)
-
-    async def _decode(self, message: ClientMessage, event: dict[str, Any]) -> None:
-        match message:
-            case AppendAudio():
-                fmt = self._call.session.settings.input_format
-                self._hear(self._inbound.push(protocol.samples_of(message, fmt), fmt.rate_hz))
-            case AppendImage():
-                # In a thread, so that nobody's audio waits for a picture; this client's next message waits.
-                self._call.feed(FrameIn(await asyncio.to_thread(_picture, message)))
-            case ReportPlayed():
-                self._call.feed(Played(message.item_id, self._samples(message)))
-            case CommitAudio():
-                self._hear(self._inbound.flush())
-                self._call.feed(ClientEvent(event))
-            case ClearAudio():
-                self._inbound.reset()
-                self._call.feed(ClientEvent(event))
-
-    def _hear(self, pcm: Pcm) -> None:
-        if len(pcm):
-            self._call.feed(AudioIn(pcm))
-
-    def _samples(self, report: ReportPlayed) -> int:
-        model_hz = self._service.spec.output_rate_hz
-        if report.samples is not None:
-            return round(report.samples * model_hz / self._format.rate_hz)
-        return round((report.played_ms or 0) * model_hz / 1000)
+        await self._inbox.take(text)
 
     # --- out ------------------------------------------------
 
@@ -176,7 +131,7 @@ class Connection:
             case Send(event):
                 if event.get("type") in _AUDIO_DONE:
                     self._finish_audio()
-                self._send(event)
+                self._outbox.push(json.dumps(event))
             case Play():
                 if self._playing is None or self._playing.item_id != effect.item_id:
                     self._outbound.reset()
@@ -203,23 +158,11 @@ class Connection:
             self._say(wire.audio_delta(self._playing, data), audio=True)
 
     def _say(self, event: dict[str, Any], *, audio: bool = False) -> None:
-        """An event of this file's own making: numbered and spelled here, as the session does with its own."""
-        session = self._call.session
-        for spelled in protocol.spell(event, session.settings.dialect):
-            self._send(session.ids.stamp(spelled), audio=audio)
-
-    def _send(self, event: dict[str, Any], *, audio: bool = False) -> None:
-        self._outbox.push(json.dumps(event), audio=audio)
+        """An event of this file's own making."""
+        for text in spell(self._call, event):
+            self._outbox.push(text, audio=audio)
 
     async def _write(self) -> None:
         while (message := await self._outbox.next()) is not None:
             await self._websocket.send_text(message)
             self._service.metrics.carried("out", len(message))
-
-
-def _picture(message: AppendImage) -> Pixels:
-    try:
-        return pictures.decode(message.image)
-    except ClientError as error:
-        error.param, error.event_id = "image", message.event_id
-        raise

@@ -154,3 +154,11 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     status, _, errors = parley("models", tmp_path)
     assert status == 1
     assert "config.json" in errors
+
+
+def test_a_checkpoint_without_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_omni_moe"}')
+    status, said, errors = parley("models", tmp_path)
+    assert status == 1
+    assert "models.qwen3_omni" in said
+    assert "every .safetensors file is missing" in errors

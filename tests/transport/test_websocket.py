@@ -26,8 +26,9 @@ from tests.realtime.doubles import load_toy, toy_model
 from tests.transport.live import PATIENCE_S, LiveServer, RawClient
 from transport.auth import Gate
 from transport.call import read_question
+from transport.inbox import MAX_MESSAGE_BYTES
 from transport.outbox import MAX_OUTGOING_BYTES
-from transport.websocket import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES
+from transport.websocket import MAX_FRAME_BYTES
 
 KEY = {"Authorization": "Bearer sk-test"}
 
