@@ -11,7 +11,8 @@ Four counts, each at most the one before, all in samples of the reply at the mod
 
 The *listener's clock* starts with the first piece sent and runs in real time. It stands still while the reply is held,
 and while it has come to everything that was sent although more is being made: that is an underrun, counted and never
-hidden. Without reports, what is played lies ``player_ms`` behind this clock (network and jitter buffer, assumed), and
+hidden. A listener whose player can be paused stands still at once; any other plays on to the end of what was sent.
+Without reports, what is played lies ``player_ms`` behind this clock (network and jitter buffer, assumed), and
 is marked as estimated. Pure: ``now`` is monotonic seconds, given by the caller, never decreasing.
 """
 
@@ -78,7 +79,9 @@ class Playback:
         self._opened = opened
         self._waiting: list[Pcm16] = []
         self._origin_s: float | None = None  # when the listener's clock would have stood at sample 0
-        self._held_at: float | None = None  # the clock's samples while it stands still
+        self._held = False
+        self._stopped_at: float | None = None  # the clock's samples while a player is paused
+        self._floor = 0  # what was played before the clock was last set back
         self._report: tuple[int, float] | None = None
         self.sent = 0
         self.underrun_samples = 0
@@ -125,17 +128,16 @@ class Playback:
 
     def clock(self, now: float) -> float:
         """Where the listener's clock stands, in samples; may lie past ``sent`` while an underrun goes on."""
-        if self._held_at is not None:
-            return self._held_at
-        return 0.0 if self._origin_s is None else (now - self._origin_s) * self.rate_hz
+        return min(self._running(now), float(self.sent)) if self._held else self._running(now)
 
     def played(self, now: float) -> int:
         """Samples that left the loudspeaker by now."""
-        if self._report is not None and self._held_at is None:
+        if self._report is not None:
             samples, at_s = self._report
-            return min(self.sent, samples + int((now - at_s) * self.rate_hz))
+            since_s = 0.0 if self._stopped_at is not None else now - at_s
+            return min(self.sent, samples + int(since_s * self.rate_hz))
         behind = self._pacing.player_ms / 1000 * self.rate_hz
-        return max(0, min(self.sent, int(self.clock(now) - behind)))
+        return max(self._floor, min(self.sent, int(self._running(now) - behind)))
 
     def over(self, now: float) -> bool:
         """Everything was played (or there was nothing to play)."""
@@ -152,7 +154,7 @@ class Playback:
 
     def due(self, now: float) -> list[Piece]:
         """What may be sent now; counted as sent."""
-        if not self._opened or self._held_at is not None or not self._waiting:
+        if not self._opened or self._held or not self._waiting:
             return []
         self._notice_underrun(now)
         room = self._room(now)
@@ -169,34 +171,44 @@ class Playback:
 
     def deadline(self) -> float | None:
         """When `due` or `over` will have something new to say, if only time passes."""
-        if self._origin_s is None or self._held_at is not None:
+        if self._origin_s is None or self._stopped_at is not None:
             return None
         if self.all_sent:
             return self._over_s()
-        if self._pacing.ahead_ms is None or self.generated - self.sent < self._least():
+        if self._held or self._pacing.ahead_ms is None or self.generated - self.sent < self._least():
             return None  # more must come first
         wanted = self.sent + self._least() - self._ahead
         return self._origin_s + wanted / self.rate_hz
 
-    def hold(self, now: float) -> None:
-        """The listener's clock stands still and nothing is sent."""
-        if self._held_at is None:
-            self._held_at = min(self.clock(now), float(self.sent)) if self.sent else 0.0
-            self.shifts += 1
+    def hold(self, now: float, *, pauses: bool = False) -> None:
+        """Nothing more is sent. ``pauses``: the listener's player is paused as well, here and now."""
+        if self._held:
+            return
+        if pauses:
+            self._report = (self.played(now), now)
+            self._stopped_at = min(self._running(now), float(self.sent))
+        self._held = True
+        self.shifts += 1
 
     def release(self, now: float) -> None:
-        """On from where it was held."""
-        if self._held_at is None:
+        """On from where it stands."""
+        if not self._held:
             return
         if self._origin_s is not None:
-            self._origin_s = now - self._held_at / self.rate_hz
+            self._floor = self.played(now)
+            self._origin_s = now - self.clock(now) / self.rate_hz
         self._report = None
-        self._held_at = None
+        self._held, self._stopped_at = False, None
         self.shifts += 1
 
     @property
     def held(self) -> bool:
-        return self._held_at is not None
+        return self._held
+
+    def _running(self, now: float) -> float:
+        if self._stopped_at is not None:
+            return self._stopped_at
+        return 0.0 if self._origin_s is None else (now - self._origin_s) * self.rate_hz
 
     @property
     def _piece(self) -> int:

@@ -33,7 +33,6 @@ from realtime.events import (
     TranscriptOut,
     Wake,
 )
-from realtime.items import user_audio
 from realtime.protocol import ClientMessage, Ids, parse, response_settings, session_object, updated
 from realtime.protocol_messages import (
     CancelResponse,
@@ -50,12 +49,14 @@ from realtime.protocol_messages import (
 from realtime.session_config import SessionConfig
 from realtime.session_context import EngineContext
 from realtime.session_ears import Ears
+from realtime.session_guess import Guesses
 from realtime.session_input import UserAudio
 from realtime.session_items import Items
 from realtime.session_outbox import Outbox
 from realtime.session_replies import Replies
 from realtime.session_reply import ReplyOutput
 from realtime.session_transcripts import Transcripts
+from realtime.session_turn import UserTurn
 from realtime.settings import Settings
 from realtime.turns import REPLYING, TIMERS, Action, Event, Floor, State
 
@@ -84,7 +85,6 @@ class Session:
         self._quiet_since_s: float | None = None  # when the last reply ended, for the idle timeout
         self._eot_delay_s: float | None = None
         self._asked: tuple[CreateResponse, Settings] | None = None
-        self._stale = True  # the engine's context may not be what the conversation says
         self._out = Outbox(self.ids, settings.dialect)
         self._conversation = Conversation(spec.input_rate_hz)
         self._items = Items(spec, self._conversation, self._out)
@@ -93,20 +93,29 @@ class Session:
         self._transcripts = Transcripts(self._conversation, self._out, spec.input_rate_hz)
         self._replies = Replies(spec, config, session, self._conversation, self._context, self._items, self._out)
         self._floor = Floor(self._do)
-        self._ears = Ears(self._user, self.ids, self._floor)
+        self._guesses = Guesses(config, self._context, self._replies, self._transcripts, self._out)
+        self._turn = UserTurn(
+            self._user, self._conversation, self._items, self._context, self._transcripts, self._guesses, self._out
+        )
+        self._ears = Ears(
+            self._user, self.ids, self._floor, config, self._may_guess, lambda: self._transcripts.draft_text
+        )
         self._ears.configure(settings.turn_detection)
         self._actions: dict[Action, Callable[[], None]] = {
-            Action.START: self._start_message,
-            Action.RESUME_INPUT: self._accept_message,
-            Action.STOP: self._stop_message,
+            Action.START: self._turn.start,
+            Action.RESUME_INPUT: self._turn.accept,
+            Action.STOP: self._stop,
             Action.COMMIT: self._commit,
-            Action.CLEAR: self._clear,
+            Action.CLEAR: self._turn.clear,
             Action.DROP: self._user.end,
             Action.REPLY: self._reply,
             Action.CUT: lambda: self._cut("turn_detected"),
             Action.CANCEL: lambda: self._cut("client_cancelled"),
             Action.NUDGE: self._nudge,
-            Action.DUCK: lambda: None,
+            Action.GUESS: self._guess,
+            Action.UNGUESS: self._turn.unguess,
+            Action.CONFIRM: self._confirm,
+            Action.DUCK: self._replies.duck,
             Action.HOLD: lambda: self._replies.hold(self._now),
             Action.UNHOLD: lambda: self._replies.release(self._now),
             Action.SAY_BUSY: self._say_busy,
@@ -125,7 +134,7 @@ class Session:
     @property
     def deadline(self) -> float | None:
         """When to feed Wake, if nothing comes before; None: not at all."""
-        times = [time for time in (self._timer_s(), self._replies.deadline()) if time is not None]
+        times = [time for time in (self._timer_s(), self._replies.deadline(self._now)) if time is not None]
         return None if self.closed else min(times, default=None)
 
     def start(self, now: float) -> list[Command]:
@@ -175,6 +184,8 @@ class Session:
         """What follows by itself once an event is taken: due audio, the floor's timer, the engine's context."""
         if not self.closed:
             self._flow()
+            if self._context.stale and self.state is State.GUESS:
+                self._ears.notice(Event.VOID)
             timer_s = self._timer_s()
             if timer_s is not None and self._now >= timer_s:
                 self._ears.notice(self._ears.timely())
@@ -200,12 +211,12 @@ class Session:
                 self._ears.notice(Event.CLEAR)
             case CreateItem():
                 self._items.create(message, self.settings)
-                self._stale = True
+                self._context.stale = True
             case RetrieveItem():
                 self._items.retrieve(message, self.settings)
             case DeleteItem():
                 self._items.delete(message)
-                self._stale = True
+                self._context.stale = True
             case TruncateItem():
                 self._truncate(message)
             case CreateResponse():
@@ -227,7 +238,7 @@ class Session:
         self._out.dialect = self.settings.dialect
         if self.settings.turn_detection != before.turn_detection:
             self._ears.configure(self.settings.turn_detection)
-        self._stale = self._stale or self.settings.prompt() != before.prompt()
+        self._context.stale = self._context.stale or self.settings.prompt() != before.prompt()
         self._out.tell(wire.session_updated(session_object(self.settings, f"sess_{self.session:06d}")))
 
     def _user_committed(self) -> None:
@@ -260,7 +271,7 @@ class Session:
             self._ears.notice(Event.CANCEL)
             return
         self._items.truncate(message)
-        self._stale = True
+        self._context.stale = True
 
     # --- what the engine made ---
 
@@ -269,7 +280,7 @@ class Session:
             self._flow()
 
     def _failed(self, failed: Failed) -> None:
-        self._stale = True
+        self._context.stale = True
         if self._replies.fail(failed) is not None:
             self._ears.notice(Event.FAILED)
         if failed.fatal:
@@ -283,7 +294,7 @@ class Session:
         """Audio and words that are due go out; the floor hears of the first sound and of the end."""
         if self._replies.flow(self._now):
             self._ears.notice(Event.SOUND)
-        if self._replies.over(self._now):
+        if self._replies.over(self._now) and not self._ears.undecided:
             self._replies.end()
             self._quiet_since_s = self._now
             self._ears.notice(Event.DONE)
@@ -306,61 +317,43 @@ class Session:
 
     # --- what the floor wants done ---
 
-    def _start_message(self) -> None:
-        message = self._user.message
-        assert message is not None, "speech opened it"
-        message.accept()
-        self._out.tell(wire.speech_started(message.item_id, self._ms(message.start)))
-
-    def _accept_message(self) -> None:
-        if self._user.message is not None:
-            self._user.message.accept()
-
-    def _stop_message(self) -> None:
-        assert self._user.message is not None, "speech opened it"
-        assert self._user.vad is not None, "it was heard"
+    def _stop(self) -> None:
         self._eot_delay_s = self._ears.silence_s(self._now)
-        self._out.tell(wire.speech_stopped(self._user.message.item_id, self._ms(self._user.vad.last_voiced)))
+        self._turn.stop()
 
     def _commit(self) -> None:
-        """The open message becomes an item. Where the engine has its beginning, it gets the end now."""
-        message = self._user.message
-        assert message is not None, "the caller looked"
-        if not message.sure:
-            message.accept()
-        item = user_audio(message.item_id, message.said(), message.seen(self._user.rate_hz))
-        self._out.tell(wire.audio_committed(item.id, self._conversation.last_id))
-        self._items.add(item)
-        if self.settings.transcription is not None:
-            self._transcripts.expect(item)
-        if self._context.tail is not None and not self._stale:
-            wanted = item.id if self._transcripts.claim(item.id) else None
-            self._out.do(*self._context.close(message, self.epoch, wanted))
-        else:
-            self._stale = True
         self._quiet_since_s = None
-        self._user.end()
-
-    def _clear(self) -> None:
-        self._user.end()
-        self._stale = True
-        self._out.tell(wire.audio_cleared())
+        self._turn.commit(transcribe=self.settings.transcription is not None)
 
     def _reply(self) -> None:
         message, settings = self._asked or (CreateResponse({}, {}), self.settings)
         own_context = message.input is not None or settings.prompt() != self.settings.prompt()
-        if self._stale or own_context or self._context.tail is not None:
+        if self._context.stale or own_context or self._context.tail is not None:
             self._sync(self._items.entries(message, settings))
-        self._stale = own_context or not message.in_conversation
+        self._context.stale = own_context or not message.in_conversation
         self._replies.begin(message, settings, self._now, self._eot_delay_s)
         self._asked = self._eot_delay_s = self._quiet_since_s = None
 
+    def _may_guess(self) -> bool:
+        return not self._context.stale and self._asked is None and self._guesses.may()
+
+    def _guess(self) -> None:
+        wanted = self.settings.transcription is not None or self._ears.wants_words
+        self._turn.guess(self.settings, self._now, transcribe=wanted)
+
+    def _confirm(self) -> None:
+        self._guesses.confirm(self._now, self._eot_delay_s)
+        self._eot_delay_s = self._quiet_since_s = None
+
     def _cut(self, reason: str) -> None:
+        if self._replies.over(self._now):  # they heard it all; what they say is a turn like any other
+            self._replies.end()
+            return
         message, since_s = self._user.message, None
         if message is not None:
             since_s = (self._user.position - message.onset) / self._user.rate_hz
         if not self._replies.cut(self._now, reason, since_s):
-            self._stale = True
+            self._context.stale = True
 
     def _nudge(self) -> None:
         now_ms = self._ms(self._user.position)
@@ -379,9 +372,8 @@ class Session:
         if self.state in REPLYING or self.state is State.GUESS:
             return
         message = self._user.message
-        if self._stale and (message is None or self._context.tail is None):
+        if self._context.stale and (message is None or self._context.tail is None):
             self._sync(self._conversation.render(self.settings.prompt()))
-            self._stale = False
         if message is not None and message.sure:
             self._out.do(*self._context.stream(message, self.epoch))
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.base import Sampling
+from realtime.endpoint import EndOfTurn, words_end_turn
+from realtime.overlap import OverlapRules
 from realtime.playback import Pacing
 from realtime.vad import VoiceDetector, WebRtcVoice
 
@@ -18,6 +20,16 @@ class SessionConfig:
     """How far ahead of the listener audio is sent: ``Pacing(ahead_ms=None)`` sends it as it is made."""
     voice_detector: Callable[[int, float], VoiceDetector] = WebRtcVoice
     """(rate in Hz, threshold) -> a detector."""
+    overlap: OverlapRules = field(default_factory=OverlapRules)
+    """What becomes of a reply that they speak over."""
+    end_of_turn: EndOfTurn | None = words_end_turn
+    """Judges their words under ``semantic_vad``; None: silence alone decides."""
+    speculate_ms: float | None = 200.0
+    """After this much silence a reply is begun that nobody hears yet; None: never."""
+    speculation_tokens: int = 256
+    """Reply tokens that may be wasted on guesses before any was right..."""
+    speculation_share: float = 2.0
+    """...and for each token of a guess that was used, so many more."""
     sampling: Sampling = field(default_factory=Sampling)
     """How replies are drawn, where the client doesn't say. Each reply of a session gets a seed of its own."""
     reply_tokens: int = 1024

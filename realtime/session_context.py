@@ -34,12 +34,10 @@ class EngineContext:
         self._session = session
         self._rate_hz = rate_hz
         self.keys: list[str] = []
+        self.stale = True
+        """The conversation says something else, or may: the next `sync` makes it good."""
         self.tail: Tail | None = None
         self._open = False  # something without a name stands after the last key
-
-    def holds(self, want: Sequence[Entry]) -> bool:
-        """Nothing but an open turn is missing or too much."""
-        return self.keys == [entry.key for entry in want]
 
     def sync(self, want: Sequence[Entry], epoch: int, transcribe: Collection[str] = ()) -> list[EngineCommand]:
         """Makes the context ``want``; an open turn is taken back. Audio of the items ``transcribe`` is transcribed."""
@@ -50,7 +48,7 @@ class EngineContext:
         for entry in todo.extend:
             commands += self._extend(entry, epoch, entry.key in transcribe)
         self.keys = [entry.key for entry in want]
-        self.tail, self._open = None, False
+        self.tail, self._open, self.stale = None, False, False
         return commands
 
     def _extend(self, entry: Entry, epoch: int, transcribe: bool) -> list[EngineCommand]:
@@ -108,14 +106,18 @@ class EngineContext:
         """A reply is part of the context."""
         self.keys.append(key)
 
-    def cut(self, key: str, keep_tokens: int, epoch: int) -> list[EngineCommand]:
-        """The last reply ends after ``keep_tokens``; 0: it never was. Nothing was appended after it."""
+    def unreplied(self, key: str) -> None:
+        """A reply that may have been made is none."""
         if key in self.keys:
             self.keys.remove(key)
+
+    def cut(self, key: str, keep_tokens: int, epoch: int) -> list[EngineCommand]:
+        """The last reply ends after ``keep_tokens``; 0: it never was. Nothing was appended after it."""
+        self.unreplied(key)
         if keep_tokens > 0:
             self.keys.append(key)
         return [Cancel(self._session, epoch, keep_tokens)]
 
     def lost(self) -> None:
         """A failure: nobody knows what it holds. The next ``sync`` begins with nothing."""
-        self.keys, self.tail, self._open = [], None, True
+        self.keys, self.tail, self._open, self.stale = [], None, True, True

@@ -8,7 +8,7 @@ from models.base import Spec
 from realtime import protocol_events as wire
 from realtime.conversation import Conversation
 from realtime.errors import EngineFailed, ParleyError
-from realtime.events import Failed, Flush, Playout, Reply
+from realtime.events import Cancel, Failed, Flush, Playout, Reply
 from realtime.playback import Heard, Playback
 from realtime.protocol_messages import CreateResponse
 from realtime.protocol_response import ResponseWriter
@@ -18,6 +18,9 @@ from realtime.session_items import Items
 from realtime.session_outbox import Outbox
 from realtime.session_reply import Moments, ReplyOutput, RunningReply
 from realtime.settings import Settings
+
+DUCKED = 0.3
+"""Gain while they speak over us: -10 dB."""
 
 
 class Replies:
@@ -45,6 +48,9 @@ class Replies:
         self._count = 0
         self._shifts = 0  # of the listener's clock, as far as the engine knows
         self._made_before = 0  # samples of this epoch's earlier replies
+        self._pauses = False
+        self.ran_dry = False
+        """The last reply that was heard had to wait for the engine: it is busy."""
 
     # --- what is ---
 
@@ -64,21 +70,35 @@ class Replies:
         """The last response is done on the wire, though it may still be heard."""
         return self._running is not None and self._running.writer.done
 
-    def deadline(self) -> float | None:
-        return self._running.playback.deadline() if self._running is not None else None
+    @property
+    def tokens(self) -> int:
+        """Text tokens that the running reply has so far."""
+        return self._running.playback.alignment.whole().tokens if self._running is not None else 0
+
+    def deadline(self, now: float) -> float | None:
+        """When time alone changes something; None once all was heard."""
+        reply = self._running
+        return None if reply is None or reply.over(now) else reply.playback.deadline()
 
     def over(self, now: float) -> bool:
         return self._running is not None and self._running.over(now)
 
     # --- from the beginning to the end ---
 
-    def begin(self, asked: CreateResponse, settings: Settings, now: float, eot_delay_s: float | None) -> None:
-        """Asks for a reply; the engine's context is in order."""
+    def begin(
+        self,
+        asked: CreateResponse,
+        settings: Settings,
+        now: float,
+        eot_delay_s: float | None,
+        announce: bool = True,
+    ) -> None:
+        """Asks for a reply; the engine's context is in order. Unannounced, nobody hears of it until `confirm`."""
         assert self._running is None, "one reply at a time"
         speak = settings.speak and bool(self._spec.voices)
         conversation = self._conversation if asked.in_conversation else None
         writer = ResponseWriter(self._out.ids, settings, conversation, asked.metadata)
-        playback = Playback(self._spec.output_rate_hz, self._config.pacing)
+        playback = Playback(self._spec.output_rate_hz, self._config.pacing, opened=announce)
         self._running = RunningReply(
             writer, playback, Moments(now, eot_delay_s), speak=speak, in_conversation=asked.in_conversation
         )
@@ -89,7 +109,24 @@ class Replies:
         self._out.do(
             Reply(self._session, self.epoch, writer.response_id, now, settings.voice, speak, sampling, None, tokens)
         )
+        if announce:
+            self._out.tell(*self._running.announce())
+
+    def confirm(self, now: float, eot_delay_s: float | None) -> None:
+        """The turn was over indeed: the guessed reply may be heard."""
+        assert self._running is not None, "a reply was guessed"
+        self._running.moments.confirm(now, eot_delay_s)
         self._out.tell(*self._running.announce())
+
+    def forget(self) -> list[Cancel]:
+        """The guess was wrong: the reply never was. Gives what ends it in the engine."""
+        reply, self._running = self._running, None
+        if reply is None:  # it failed, and ended by itself
+            return []
+        self.epoch += 1
+        self._made_before = 0
+        self._context.unreplied(reply.key)
+        return [Cancel(self._session, self.epoch, 0)]
 
     def take(self, output: ReplyOutput) -> bool:
         """What the engine made; False for what is stale."""
@@ -122,6 +159,7 @@ class Replies:
         if self._config.output_buffer_events and reply.playback.sent:
             self._out.tell(wire.output_audio_stopped(reply.key))
         self._made_before += reply.playback.generated
+        self.ran_dry = reply.playback.underrun_ms > 0
         self._items.remember(reply)
         self._running = None
 
@@ -145,7 +183,7 @@ class Replies:
             self._tell_latency(reply)
         self._truncate(reply, heard)
         self._items.remember(reply)
-        return keep == heard.tokens
+        return reply.calls == 0 or not reply.in_conversation
 
     def fail(self, failed: Failed) -> ParleyError | None:
         """Tells the client; gives the error if it ended the reply."""
@@ -166,18 +204,37 @@ class Replies:
 
     # --- the listener ---
 
-    def hold(self, now: float) -> None:
+    def duck(self) -> None:
+        """They speak over us: softer, until it is clear what this is."""
         if self._running is not None:
-            self._running.playback.hold(now)
-            self._report_clock(self._running, now)
+            self._running.gain = DUCKED
+
+    def hold(self, now: float) -> None:
+        """Nothing more is sent; all state is kept. A player that speaks our extension is paused at once."""
+        reply = self._running
+        if reply is None:
+            return
+        reply.playback.hold(now, pauses=self._pauses)
+        if self._pauses:
+            self._out.tell({"type": "parley.playout.pause", "response_id": reply.key})
+        self._report_clock(reply, now)
 
     def release(self, now: float) -> None:
-        if self._running is not None:
-            self._running.playback.release(now)
-            self._report_clock(self._running, now)
+        """On where we were, at full voice."""
+        reply = self._running
+        if reply is None:
+            return
+        reply.gain = 1.0
+        if not reply.playback.held:
+            return
+        reply.playback.release(now)
+        if self._pauses:
+            self._out.tell({"type": "parley.playout.resume", "response_id": reply.key})
+        self._report_clock(reply, now)
 
     def report(self, item_id: str, samples: int, now: float) -> None:
-        """The client says what of the item was played."""
+        """The client says what of the item was played; it knows our extension, so its player can be paused."""
+        self._pauses = True
         if self._running is not None and self._running.writer.item_id == item_id:
             self._running.playback.report(samples, now)
 
@@ -200,7 +257,8 @@ class Replies:
 
     def _tell_latency(self, reply: RunningReply) -> None:
         measured = reply.moments.milliseconds() | {"underrun_ms": reply.playback.underrun_ms}
-        self._out.tell(wire.latency(reply.key, reply.timing, **measured))
+        timing = reply.moments.since_decision(reply.timing)
+        self._out.tell(wire.latency(reply.key, timing, **measured))
 
 
 def error_of(code: str, message: str) -> ParleyError:

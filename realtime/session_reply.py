@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from realtime.errors import MalformedCallError, ParleyError
-from realtime.events import AudioOut, CallOut, Finished, MalformedOut, Play, TextOut, Timing
+from realtime.events import AudioOut, CallOut, Finished, MalformedOut, Pcm16, Play, TextOut, Timing
 from realtime.playback import Heard, Playback
 from realtime.protocol_response import ResponseWriter
 
@@ -24,6 +26,24 @@ class Moments:
     first_sent_s: float | None = None
     interrupt_stop_s: float | None = None
     """Onset of their interruption -> our last sample."""
+    begun_at_s: float | None = None
+    """When it was asked for, if that was a guess before the decision."""
+
+    def confirm(self, now: float, eot_delay_s: float | None) -> None:
+        """The turn is decided only now; the reply was begun before."""
+        self.begun_at_s, self.decided_at_s = self.decided_at_s, now
+        self.eot_delay_s = eot_delay_s
+
+    def since_decision(self, timing: Timing) -> Timing:
+        """The engine counts from when it was asked. What was there before the decision came at once."""
+        if self.begun_at_s is None:
+            return timing
+        early_s = self.decided_at_s - self.begun_at_s
+
+        def later(seconds: float | None) -> float | None:
+            return None if seconds is None else max(0.0, seconds - early_s)
+
+        return Timing(timing.prefill_lag, later(timing.ttft_s), later(timing.ttfa_s), later(timing.ttfa_audible_s))
 
     def milliseconds(self) -> dict[str, float | None]:
         """What the session knows, in the words of the design; None = did not happen."""
@@ -51,6 +71,8 @@ class RunningReply:
         self.announced = False
         self.finished: Finished | None = None
         self.calls = 0
+        self.gain = 1.0
+        self._last_gain = 1.0
         self._written = 0  # characters
         self._pending: list[tuple[CallOut | MalformedOut, bool]] = []  # and whether words came before it
 
@@ -94,7 +116,7 @@ class RunningReply:
             out += self.writer.open_message()
             item_id = self.writer.item_id
             assert item_id is not None, "a message is open"
-            out.append(Play(self.key, item_id, piece.start, piece.pcm, self.writer.output_index))
+            out.append(Play(self.key, item_id, piece.start, self._voiced(piece.pcm), self.writer.output_index))
             if self.moments.first_sent_s is None:
                 self.moments.first_sent_s = now
         if self.playback.all_sent or not self.speak:
@@ -132,6 +154,13 @@ class RunningReply:
     def ms(self, samples: int) -> int:
         """Whole milliseconds that hold ``samples`` of the reply."""
         return -(-samples * 1000 // self.playback.rate_hz)
+
+    def _voiced(self, pcm: Pcm16) -> Pcm16:
+        """At the gain asked for; a change is spread over the piece, so that it doesn't click."""
+        before, self._last_gain = self._last_gain, self.gain
+        if before == self.gain == 1.0:
+            return pcm
+        return np.rint(pcm * np.linspace(before, self.gain, len(pcm))).astype(np.int16)
 
     def _write(self, end: int) -> list[WireEvent]:
         if end <= self._written:

@@ -76,6 +76,7 @@ class Event(Enum):
     SOUND = "the reply is heard for the first time"
     DONE = "the reply is made and heard to its end"
     FAILED = "the reply failed"
+    VOID = "the conversation changed: a guess no longer answers it"
     IDLE = "nobody has spoken for long"
     OWED = "a reply asked for earlier can be made now"
 
@@ -149,6 +150,7 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.CLEAR: (S.LISTEN, (A.UNGUESS, A.CLEAR)),
         E.CREATE: (S.GUESS, (A.OWE,)),
         E.FAILED: (S.PAUSE, (A.UNGUESS,)),
+        E.VOID: (S.PAUSE, (A.UNGUESS,)),
     },
     S.THINK: {
         E.SPEECH: (S.HELD, (A.HOLD,)),

@@ -65,6 +65,7 @@ class SmallEngine:
     answers: list[Answer] = field(default_factory=list)
     refuse: bool = False
     transcript_s: float = 0.4
+    words: str = "how hot is it"
     context: list[tuple[str, tuple[Segment, ...]]] = field(default_factory=list)
     tail: list[Segment] = field(default_factory=list)
     running: Running | None = None
@@ -101,8 +102,10 @@ class SmallEngine:
             case Transcribe(item_id=item_id, epoch=epoch):
                 assert isinstance(self.tail[-1], Audio), "a transcript is of audio that was just closed"
                 assert self.tail[-1].final
-                self._later.append((now + self.transcript_s, TranscriptOut(1, epoch, item_id, "how hot ", False)))
-                self._later.append((now + self.transcript_s + 0.1, TranscriptOut(1, epoch, item_id, "is it", True)))
+                half = len(self.words) // 2
+                first, rest = self.words[:half], self.words[half:]
+                self._later.append((now + self.transcript_s, TranscriptOut(1, epoch, item_id, first, False)))
+                self._later.append((now + 1.2 * self.transcript_s, TranscriptOut(1, epoch, item_id, rest, True)))
             case Playout(samples=samples):
                 assert samples >= 0
             case Close():

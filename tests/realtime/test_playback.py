@@ -99,10 +99,10 @@ def test_the_end_of_a_reply_is_no_underrun() -> None:
     assert playback.over(0.55 + 1e-6)
 
 
-def test_held_means_nothing_is_sent_and_no_time_passes() -> None:
+def test_a_paused_player_stands_still() -> None:
     playback = whole(2.0)
     run(playback, 0.5)
-    playback.hold(0.5)
+    playback.hold(0.5, pauses=True)
     sent, played = playback.sent, playback.played(0.5)
     assert playback.due(5.0) == []
     assert playback.deadline() is None
@@ -112,6 +112,35 @@ def test_held_means_nothing_is_sent_and_no_time_passes() -> None:
     assert playback.underrun_ms == 0
     again = run(playback, 20, 5.0)
     assert again[0][1].start == sent
+
+
+def test_a_player_that_cannot_be_paused_plays_what_it_has() -> None:
+    playback = whole(2.0)
+    run(playback, 0.5)
+    playback.hold(0.5)
+    sent = playback.sent
+    assert playback.due(5.0) == []
+    assert playback.played(5.0) == sent
+    playback.release(5.0)
+    assert playback.played(5.0) == sent
+    pieces = playback.due(5.0)
+    assert pieces[0].start == sent
+    assert playback.underrun_ms == 0
+    run(playback, 20, 5.0)
+    assert playback.all_sent
+
+
+def test_what_was_played_never_becomes_less() -> None:
+    playback, last = whole(3.0), 0
+    for step in range(300):
+        now = step * 0.01
+        playback.due(now)
+        if step % 70 == 40:
+            playback.hold(now, pauses=step % 140 == 40)
+        if step % 70 == 60:
+            playback.release(now)
+        assert playback.played(now) >= last
+        last = playback.played(now)
 
 
 def test_a_guess_is_kept_back() -> None:

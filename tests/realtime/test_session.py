@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from realtime.events import Extend, Playout, Rewind
+from realtime.overlap import OverlapRules
 from realtime.playback import Pacing
 from realtime.session_config import SessionConfig
 from realtime.turns import State
@@ -89,7 +90,7 @@ def test_pacing_can_be_off() -> None:
 
 
 def test_latency_in_our_words() -> None:
-    script = Script()
+    script = Script(config=SessionConfig(speculate_ms=None))
     script.say(1.0)
     script.wait(8)
     latency = script.last("parley.latency")
@@ -112,7 +113,7 @@ def test_three_turns_and_the_engine_is_told_only_what_is_new() -> None:
 
 
 def test_they_cut_in() -> None:
-    script = Script()
+    script = Script(config=SessionConfig(overlap=OverlapRules(interrupt_after_ms=0)))
     script.say(1.0)
     script.wait(2.0)
     assert script.session.state is State.SPEAK

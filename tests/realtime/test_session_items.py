@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from realtime.events import FrameIn, Transcribe
+from realtime.overlap import OverlapRules
+from realtime.session_config import SessionConfig
 from tests.realtime.script import SPEC, Script
 from tests.realtime.small_engine import ANSWER, Answer, SmallEngine
 
@@ -116,10 +118,10 @@ def test_items_are_retrieved_deleted_and_truncated() -> None:
 
 
 def test_a_client_that_knows_better_what_was_heard() -> None:
-    script = Script()
+    script = Script(config=SessionConfig(overlap=OverlapRules(interrupt_after_ms=0)))
     script.say(1.0)
     script.wait(2.5)
-    script.say(0.5)
+    script.say(0.9)
     ours = script.of("response.done")[0]["response"]["output"][0]["id"]
     guess = script.last("conversation.item.truncated")["audio_end_ms"]
     for heard_ms in (guess + 100, guess - 700):

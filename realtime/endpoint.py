@@ -1,0 +1,99 @@
+"""How long a silence must last before the turn is over.
+
+With ``server_vad`` it is what the client says. With ``semantic_vad`` it depends on three things: the ``eagerness`` that
+was asked for, the pauses that this speaker makes in mid-turn (learned as they talk), and, where the words are known,
+whether they sound finished: a number, a list or a half sentence gets more time, a whole sentence less.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Protocol
+
+from realtime.settings import TurnDetection
+
+BASE_MS = {"low": 900.0, "medium": 600.0, "auto": 500.0, "high": 300.0}
+"""Silence that ends a turn while nothing else is known."""
+LONGEST_MS = {"low": 8000.0, "medium": 4000.0, "auto": 4000.0, "high": 2000.0}
+"""Silence that ends a turn whatever was said, as in the API."""
+SHORTEST_MS = 200.0
+LEARNED_PAUSES = 16
+ENOUGH_PAUSES = 3
+FINISHED_FACTOR, UNFINISHED_FACTOR = 0.4, 3.0
+SURE = 0.8
+
+
+class EndOfTurn(Protocol):
+    """Judges words: is the speaker done?"""
+
+    def __call__(self, text: str) -> float | None:
+        """0 (in the middle of something) to 1 (done); None: can't tell."""
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of ``text``."""
+    return frozenset(text.split())
+
+
+OPEN_ENDS = word_set(
+    """a an the and or but so because if when while that which who whose to of in on at for from with by about into
+    my your his her its our their is are was were be am do does did can could will would should shall may might
+    um uh er erm hmm like than as then also plus minus times not"""
+)
+NUMBERS = word_set(
+    """zero oh one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand point"""
+)
+_WORD = re.compile(r"[\w']+")
+
+
+def words_end_turn(text: str) -> float | None:
+    """English, by the last words: a conjunction, an article, a comma or a number keeps the turn open."""
+    words = _WORD.findall(text.lower())
+    if not words:
+        return None
+    end = text.rstrip()[-1:]
+    if words[-1] in OPEN_ENDS or end in (",", ":", "-"):
+        return 0.0
+    if words[-1].isdigit() or words[-1] in NUMBERS:
+        return 0.1
+    return 0.9 if end in (".", "?", "!") else 0.5
+
+
+class Endpointer:
+    """One speaker's. ``judge`` None: silence only."""
+
+    def __init__(self, turn: TurnDetection, judge: EndOfTurn | None = words_end_turn) -> None:
+        self._turn = turn
+        self._judge = judge
+        self._pauses: deque[float] = deque(maxlen=LEARNED_PAUSES)
+
+    @property
+    def wants_words(self) -> bool:
+        """The words so far would change the answer."""
+        return self._turn.kind == "semantic_vad" and self._judge is not None
+
+    def resumed(self, pause_ms: float) -> None:
+        """They went on after a silence of this length: it was not the end."""
+        self._pauses.append(pause_ms)
+
+    def wait_ms(self, text: str | None) -> float:
+        """Silence that ends the turn now; ``text``: what was said so far, where that is known."""
+        if self._turn.kind != "semantic_vad":
+            return float(self._turn.silence_duration_ms)
+        base = self._learned(BASE_MS[self._turn.eagerness])
+        done = self._judge(text) if self._judge is not None and text else None
+        if done is not None and done >= SURE:
+            return max(SHORTEST_MS, FINISHED_FACTOR * base)
+        if done is not None and done <= 1 - SURE:
+            return min(UNFINISHED_FACTOR * base, LONGEST_MS[self._turn.eagerness])
+        return base
+
+    def _learned(self, base: float) -> float:
+        """A fifth more than nine in ten of their own pauses, between half and twice what was asked for."""
+        if len(self._pauses) < ENOUGH_PAUSES:
+            return base
+        pauses = sorted(self._pauses)
+        usual = pauses[min(len(pauses) - 1, int(0.9 * len(pauses)))]
+        return min(max(1.2 * usual, 0.5 * base), 2 * base)
