@@ -23,7 +23,7 @@ from . import codec, evaluate, evaluate_speech, export, export_speech, hear, les
 from . import tokenizer as vocabulary
 from .work import Progress, work_folder
 
-SHARDS = 20
+SHARDS = pool.PLAIN_SHARDS + 6
 SHARES = {"hear": 0.22, "see": 0.05, "read": 0.06, "think": 0.32, "codec": 0.15, "speak": 0.2}
 """How `all` shares its minutes."""
 _TYPED = lessons.Shares(text=1.0, transcribe=0.0, tools=0.2, silent=0.0, look=0.0, camera=0.0)

@@ -173,9 +173,10 @@ def placed(pcm: Pcm, lead_s: float, trail_s: float) -> Pcm:
 
 
 def perturbed(
-    pcm: Pcm, rng: Rng, bank: NoiseBank, others: Sequence[Pcm], amount: float = 1.0
+    pcm: Pcm, rng: Rng, bank: NoiseBank, others: Sequence[Pcm], amount: float = 1.0, quiet_s: float = 0.9
 ) -> tuple[Pcm, float, float]:
-    """One random path from mouth to model, as training uses it. `amount` scales every probability; `others` babble.
+    """One random path from mouth to model, as training uses it. `amount` scales every probability; `others` babble;
+    at most `quiet_s` seconds of quiet lie before and after the speech.
 
     Returns the sound, and where speech begins and ends in it, in seconds.
     """
@@ -184,9 +185,9 @@ def perturbed(
     pcm = pcm / max(float(np.abs(pcm).max()), 1e-3)
     if rng.random() < 0.25 * amount:
         pcm = reverberant(pcm, rng)
-    start_s = rng.uniform(0.05, 0.9)
+    start_s = rng.uniform(0.05, quiet_s)
     end_s = start_s + len(pcm) / RATE_HZ
-    pcm = placed(pcm, start_s, rng.uniform(0.1, 1.0))
+    pcm = placed(pcm, start_s, rng.uniform(0.05, quiet_s))
     if len(pcm) < RATE_HZ * 1.05:
         pcm = placed(pcm, 0, 1.05 - len(pcm) / RATE_HZ)
     if rng.random() < 0.55 * amount:

@@ -5,15 +5,16 @@ sentences, speakers (`voices.txt`, "unseen") and noises (`augment.UNSEEN_NOISES`
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from . import augment, dialogue, grammar, lessons, pictures, pool, voices
-from .domain import COLOURS, DIGITS, ITEMS, SHAPES, TOWN_REPLIES
+from .domain import COLOURS, DIGITS, ITEMS, QUANTITIES, SHAPES, TOWN_REPLIES, order_reply, order_words
 from .grammar import Desk, Turn
 from .hear import word_errors
 from .reference import Message, Question, Reference, call_of
@@ -67,17 +68,33 @@ def held_out_turns() -> tuple[Turn, ...]:
     """The held-out sentences as turns, found among what the grammar draws."""
     wanted = set(grammar.lines("held_out_sentences.txt"))
     desk, found = Desk(random.Random(5)), dict[str, Turn]()
-    for intent in pool.FIRST_TURNS:
-        for _ in range(3000):
-            turn = desk.plain(intent)
+    for said in wanted:
+        if re.search(_AMOUNT, said):
+            found[said] = _order(said)
+    draws: list[Callable[[], Turn]] = [partial(desk.plain, intent) for intent in pool.FIRST_TURNS]
+    draws += [partial(desk.follow_up, kind) for kind in pool.FOLLOW_UPS]
+    for _ in range(5000):
+        if len(found) == len(wanted):
+            break
+        for draw in draws:
+            turn = draw()
             if turn.said in wanted:
                 found.setdefault(turn.said, turn)
-    for intent in pool.FOLLOW_UPS:
-        for _ in range(600):
-            turn = desk.follow_up(intent)
-            if turn.said in wanted:
-                found.setdefault(turn.said, turn)
+    for said in wanted - found.keys():  # orders by "a" and "an", which look like prices
+        found[said] = _order(said)
     return tuple(found[said] for said in sorted(found))
+
+
+_COUNTS = {word: count for count in QUANTITIES for word in ((count, "a", "an") if count == "one" else (count,))}
+_NAMES = {name: item for item in ITEMS for name in (item.many, item.one)}
+_AMOUNT = rf"\b({'|'.join(QUANTITIES)}) ({'|'.join(_NAMES)})\b"
+
+
+def _order(said: str) -> Turn:
+    """An order, of which there are too many to meet by chance, read from its words."""
+    named = re.findall(_AMOUNT.replace("one|", "one|an|a|", 1), said)
+    wanted = [(_COUNTS[count], _NAMES[name]) for count, name in named]
+    return Turn(said, order_reply(wanted), "order", tuple(order_words([line]) for line in wanted))
 
 
 class Examiner:

@@ -153,7 +153,7 @@ def export(work: Path, folder: Path) -> Path:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model, step, _ = think.open_student(work)
+    model, step, _ = think.open_student(work, averaged=True)
     bpe = tokenizer.load(work / "tokenizer")
     tensors = dict(released(model))
     speech: dict[str, Any] = {}
@@ -164,7 +164,7 @@ def export(work: Path, folder: Path) -> Path:
         for extra in speak.iterdir():
             if extra.name not in (SPEECH_WEIGHTS, SPEECH_CONFIG) and extra.is_file():
                 shutil.copy(extra, partial / extra.name)
-    largest = max(float(value.abs().max()) for value in tensors.values())
+    largest = max(float(value.detach().abs().max()) for value in tensors.values())
     if not largest < torch.finfo(torch.float16).max:
         raise ValueError(f"a weight of {largest:.3g} does not fit 16 bits: the training went wrong")
     half = {name: value.detach().to(torch.float16).contiguous().clone() for name, value in tensors.items()}

@@ -25,8 +25,9 @@ from . import augment, grammar, mel, pool, shapes, tokenizer
 BLANK = tokenizer.VOCABULARY
 EVEN_STEPS = 500
 """Steps during which the even alignment is taught beside CTC."""
-FULL_AMOUNT_STEPS = 2500
+FULL_AMOUNT_STEPS = 12000
 """Steps until perturbation has grown to its full amount."""
+RATE = 1.5e-3
 
 
 def token_count(mel_frames: int) -> int:
@@ -75,7 +76,9 @@ class Questions(IterableDataset[Example]):
         bank = augment.NoiseBank(rng)
         while True:
             shards = sorted((self.work / "pool").glob("shard???.npz"))
-            clips = [clip for path in shuffler.sample(shards, min(6, len(shards))) for clip in pool.load(path)]
+            chosen = shuffler.sample(shards[: pool.PLAIN_SHARDS], min(6, len(shards)))
+            chosen += shuffler.sample(shards[pool.PLAIN_SHARDS :], min(2, len(shards[pool.PLAIN_SHARDS :])))
+            clips = [clip for path in chosen for clip in pool.load(path)]
             shuffler.shuffle(clips)
             others = [clip.pcm.astype(np.float32) / 32768 for clip in clips[:60]]
             for clip in clips:
@@ -95,7 +98,9 @@ def example(
     amount: float,
 ) -> Example:
     """One perturbed clip with its labels."""
-    pcm, start_s, end_s = augment.perturbed(clip.pcm.astype(np.float32) / 32768, rng, bank, others, amount)
+    pcm, start_s, end_s = augment.perturbed(
+        clip.pcm.astype(np.float32) / 32768, rng, bank, others, amount, quiet_s=0.35
+    )
     features = mel.log_mel(pcm, rng.uniform(0.88, 1.12) if rng.random() < 0.5 * amount else 1.0)
     if rng.random() < 0.7 * amount:
         features = mel.masked(features, rng)
@@ -161,16 +166,28 @@ def word_errors(said: list[str], heard: list[str]) -> int:
     return row[-1]
 
 
-def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 32) -> None:
+def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024) for the layers' matrices, since it learns from fewer examples; AdamW for all else."""
+    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name for name, p in wanted.items() if p.ndim == 2 and ".layers." in name}
+    muon = torch.optim.Muon(
+        [wanted[name] for name in sorted(matrices)], lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+    )
+    rest = [p for name, p in wanted.items() if name not in matrices]
+    return [muon, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
+def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 40) -> None:
     """Trains for so many minutes of wall time, from where `hear.pt` stopped."""
     torch.manual_seed(1)
     path, bpe = work / "hear.pt", tokenizer.load(work / "tokenizer")
     model, step = Hearing(), 0
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    both = optimizers(model, RATE)
     if path.exists():
         state = torch.load(path)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, old in zip(both, state["optimizers"], strict=True) if "optimizers" in state else ():
+            optimizer.load_state_dict(old)
         step = state["step"]
     loader = DataLoader(
         Questions(work, step + 1, step, batch), batch_size=batch, num_workers=1, prefetch_factor=4, collate_fn=list
@@ -179,19 +196,19 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     stop_s += minutes * 60
     total = 0.0
     for examples in loader:
-        rate = 1e-3 * min((step + 1) / 150, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group in (group for optimizer in both for group in optimizer.param_groups):
+            group["lr"] = RATE * min((step + 1) / 150, 1.0)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = model([e.mel for e in examples])
             loss = ctc_loss(model.head, hidden, [e.labels for e in examples])
             if step < EVEN_STEPS:
                 even = functional.cross_entropy(model.head(torch.cat(hidden)), torch.cat([e.even for e in examples]))
                 loss = loss + (1 - step / EVEN_STEPS) * even
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in both:
+            optimizer.step()
         step += 1
         total += float(loss.detach())
         if step % 25 == 0:
@@ -205,7 +222,8 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
             total = 0.0
         now_s = time.monotonic()
         if now_s - saved_s > 90 or now_s > stop_s:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, f"{path}.new")
+            states = [optimizer.state_dict() for optimizer in both]
+            torch.save({"model": model.state_dict(), "optimizers": states, "step": step}, f"{path}.new")
             Path(f"{path}.new").rename(path)
             saved_s = now_s
         if now_s > stop_s:

@@ -43,7 +43,7 @@ class Shares:
     """User turns that are typed."""
     transcribe: float = 0.3
     """Sequences that end with a transcription instead of a reply."""
-    tools: float = 0.16
+    tools: float = 0.12
     """Conversations in which functions are offered."""
     instructions: float = 0.12
     silent: float = 0.06
@@ -59,7 +59,7 @@ class Shares:
 class Lessons(IterableDataset[Batch]):
     """Endless batches. `first_step` sets how strongly sound is perturbed (and the seed)."""
 
-    def __init__(self, work: Path, seed: int, batch: int, shares: Shares, amount: float = 1.0) -> None:
+    def __init__(self, work: Path, seed: int, batch: int, shares: Shares, amount: float = 0.6) -> None:
         self.work, self.seed, self.batch, self.shares, self.amount = work, seed, batch, shares, amount
 
     def __iter__(self) -> Iterator[Batch]:
@@ -67,7 +67,9 @@ class Lessons(IterableDataset[Batch]):
         teacher = Teacher(tokenizer.load(self.work / "tokenizer"), self.seed, self.shares, self.amount)
         while True:
             shards = sorted((self.work / "pool").glob("shard???.npz"))
-            teacher.take([c for path in teacher.rng.sample(shards, min(5, len(shards))) for c in pool.load(path)])
+            chosen = teacher.rng.sample(shards[: pool.PLAIN_SHARDS], min(5, len(shards)))
+            chosen += teacher.rng.sample(shards[pool.PLAIN_SHARDS :], min(1, len(shards[pool.PLAIN_SHARDS :])))
+            teacher.take([c for path in chosen for c in pool.load(path)])
             for _ in range(24):
                 made = sorted((teacher.conversation() for _ in range(self.batch * 6)), key=lambda m: len(m[0].ids))
                 groups = [made[i : i + self.batch] for i in range(0, len(made), self.batch)]
@@ -79,13 +81,14 @@ class Lessons(IterableDataset[Batch]):
 class Teacher:
     """Builds conversations out of the clips it was given."""
 
-    def __init__(self, bpe: Tokenizer, seed: int, shares: Shares, amount: float = 1.0) -> None:
+    def __init__(self, bpe: Tokenizer, seed: int, shares: Shares, amount: float = 0.6) -> None:
         self.bpe, self.shares, self.amount = bpe, shares, amount
         self.rng, self.noise = random.Random(seed), np.random.default_rng(seed)
         self.bank = augment.NoiseBank(self.noise)
         self.first: list[pool.Clip] = []
         self.leaning: list[pool.Clip] = []
         self.looking: list[pool.Clip] = []
+        self.senseless: list[pool.Clip] = []
         self.babble: list[augment.Pcm] = []
 
     def take(self, clips: Sequence[pool.Clip]) -> None:
@@ -94,7 +97,8 @@ class Teacher:
         self.leaning = [
             c for c in clips if c.turn.intent.startswith("follow:") or c.turn.intent in ("repeat", "ask_ticket")
         ]
-        self.first = [c for c in clips if c.turn.intent not in ("look", "look_colour")]
+        self.senseless = [c for c in clips if c.turn.intent == pool.SENSELESS]
+        self.first = [c for c in clips if c.turn.intent not in ("look", "look_colour", pool.SENSELESS)]
         self.babble = [c.pcm.astype(np.float32) / 32768 for c in clips[:60]]
 
     def conversation(self) -> tuple[Layout, list[Tensor]]:
@@ -106,15 +110,18 @@ class Teacher:
         names = {chat.name_of(tool) for tool in offered}
         before: list[Turn] = []
         spoken: list[Tensor] = []
-        count = rng.choices((1, 2, 3), (0.5, 0.25, 0.25))[0]
+        count = rng.choices((1, 2, 3), (0.6, 0.22, 0.18))[0]
         look = rng.random() < shares.look
         transcribe = rng.random() < shares.transcribe
         for index in range(count):
-            clip = self._clip(before, look and index == count - 1)
+            asked = transcribe and index == count - 1
+            if asked and self.senseless and rng.random() < 0.35:
+                clip = rng.choice(self.senseless)
+            else:
+                clip = self._clip(before, look and index == count - 1)
             turn = self._answered(clip.turn, before, names)
             if turn.intent == "nothing" and before:
                 continue
-            asked = transcribe and index == count - 1
             self._user(layout, clip, turn, spoken, chat.TRANSCRIBE if asked else "")
             if asked:
                 layout.text(chat.REPLY)
@@ -153,7 +160,7 @@ class Teacher:
     def _user(self, layout: Layout, clip: pool.Clip, turn: Turn, spoken: list[Tensor], request: str) -> None:
         rng = self.rng
         layout.text("<|im_start|>user\n")
-        shows = turn.picture or turn.intent in ("look", "look_colour") or rng.random() < self.shares.camera
+        shows = bool(turn.picture) or turn.intent in ("look", "look_colour") or rng.random() < self.shares.camera
         picture = turn.picture
         if shows and turn.intent not in ("look", "look_colour"):
             picture = any_picture(rng)

@@ -16,6 +16,7 @@ from . import domain
 Pixels = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Box = tuple[int, int, int, int]
 SIZE = 96
 """Objects are drawn on a square of so many pixels, then turned, scaled and placed."""
 
@@ -40,6 +41,12 @@ _STROKES: dict[str, Sequence[Sequence[Point]]] = {
 
 def draw(picture: str, rng: random.Random, width: int = 128, height: int = 96) -> Pixels:
     """uint8 [height, width, 3]: the object somewhere before a background; another each time."""
+    return placed(picture, rng, width, height)[0]
+
+
+def placed(picture: str, rng: random.Random, width: int, height: int) -> tuple[Pixels, Box]:
+    """A drawing, and where the object is in it: left, top, right, bottom in pixels (all 0 when there is none)."""
+    box: Box = (0, 0, 0, 0)
     canvas = _background(rng, width, height)
     if picture:
         layer = _object(picture, rng, canvas.resize((1, 1)).getpixel((0, 0)))
@@ -49,12 +56,13 @@ def draw(picture: str, rng: random.Random, width: int = 128, height: int = 96) -
         x = rng.randint(-side // 10, max(width - layer.width + side // 10, 0))
         y = rng.randint(-side // 12, max(height - layer.height + side // 12, 0))
         canvas.paste(layer, (x, y), layer)
+        box = (x, y, x + layer.width, y + layer.height)
     if rng.random() < 0.4:
         canvas = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.1)))
     pixels = np.asarray(canvas, np.float32)
     light = rng.uniform(0.7, 1.15) + np.linspace(-1, 1, width)[None, :, None] * rng.uniform(-0.15, 0.15)
     grain = np.random.default_rng(rng.getrandbits(32)).standard_normal(pixels.shape) * rng.uniform(0, 9)
-    return np.clip(pixels * light * _tint(rng) + grain, 0, 255).astype(np.uint8)
+    return np.clip(pixels * light * _tint(rng) + grain, 0, 255).astype(np.uint8), box
 
 
 def _tint(rng: random.Random) -> npt.NDArray[np.float64]:

@@ -24,6 +24,10 @@ FOLLOW_UPS: dict[str, float] = {
     "duration": 1,
 }  # fmt: skip
 FOLLOW_UP_SHARE = 0.14
+PLAIN_SHARDS = 20
+"""Shards of questions; those after them hold sentences without sense, to be written down only."""
+SENSELESS = "senseless"
+"""The intent of such a sentence: it has no reply."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ def draw_turn(desk: grammar.Desk) -> Turn:
     return desk.turn(desk.rng.choices(list(FIRST_TURNS), list(FIRST_TURNS.values()))[0], tools=True)
 
 
+def draw_senseless(desk: grammar.Desk) -> Turn:
+    """The beginning of one sentence, the end of another, sometimes loose words: words are to be heard in any order."""
+    rng = desk.rng
+    first, last = draw_turn(desk).said.split(), draw_turn(desk).said.split()
+    words = first[: rng.randint(0, min(len(first), 5))] + last[rng.randint(max(len(last) - 6, 0), len(last)) :]
+    for _ in range(rng.choice((0, 0, 1, 2, 3)) if words else 4):
+        words.insert(rng.randint(0, len(words)), rng.choice(draw_turn(desk).said.split()))
+    return Turn(" ".join(words), "", SENSELESS)
+
+
 def make_shard(folder: Path, index: int, clips: int = SHARD_CLIPS) -> Path:
     """Synthesizes shard `index` (its seed) unless it is there. Raises SynthesisError."""
     path = folder / f"shard{index:03d}.npz"
@@ -52,7 +66,7 @@ def make_shard(folder: Path, index: int, clips: int = SHARD_CLIPS) -> Path:
     sounds: list[voices.Pcm16] = []
     rows: list[dict[str, object]] = []
     while len(sounds) < clips:
-        turn, speaker = draw_turn(desk), voices.draw(rng)
+        turn, speaker = (draw_turn if index < PLAIN_SHARDS else draw_senseless)(desk), voices.draw(rng)
         sound = voices.say(turn.said, speaker)
         if len(sound) > 7 * voices.RATE_HZ:
             continue
@@ -72,11 +86,15 @@ def save(path: Path, sounds: Sequence[voices.Pcm16], rows: Sequence[dict[str, ob
 
 
 def load(path: Path) -> list[Clip]:
-    """The clips of a shard."""
+    """The clips of a shard, those of voices that are still listed."""
     with np.load(path) as file:
         pcm, ends, rows = file["pcm"], file["ends"], json.loads(str(file["rows"]))
     starts = np.concatenate([[0], ends[:-1]])
-    return [Clip(pcm[a:b], _turn(row["turn"]), row["voice"]) for a, b, row in zip(starts, ends, rows, strict=True)]
+    return [
+        Clip(pcm[begin:end], _turn(row["turn"]), row["voice"])
+        for begin, end, row in zip(starts, ends, rows, strict=True)
+        if voices.is_trained(*row["voice"].split(":", 1))
+    ]
 
 
 def _turn(row: dict[str, object]) -> Turn:

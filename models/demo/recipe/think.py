@@ -25,14 +25,16 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
     load_balancing_loss_func,
 )
 
-from . import shapes, tokenizer
-from .hear import Hearing, ctc_loss, initialise
+from . import bridge, shapes, tokenizer
+from .hear import Hearing, ctc_loss, initialise, optimizers
 from .lessons import Lessons, Shares
 from .sequences import IGNORE, Batch
 
 CTC_WEIGHT = 0.3
 BALANCE_WEIGHT = 0.01
 RATE = 1e-3
+AVERAGE = 0.99
+"""How much of the weights' running average each step keeps."""
 
 
 class Thinking(nn.Module):
@@ -84,25 +86,29 @@ class Thinking(nn.Module):
         return self.lm_head(out.last_hidden_state[learned]), sounds, balance
 
 
-def open_student(work: Path) -> tuple[Thinking, int, dict[str, object]]:
-    """The thinker where training stopped (or begins, with the tower that `hear` taught), its step, optimizer state."""
+def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, list[dict[str, object]]]:
+    """The thinker where training stopped (or begins, with what `hear`, `see` and `read` taught), its step, the
+    optimizers' states. `averaged`: with the weights' running average, which is what is exported."""
     torch.manual_seed(2)
     embeddings = load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"]
     model = Thinking(embeddings.float())
     path = work / "think.pt"
     if path.exists():
         state = torch.load(path)
-        model.load_state_dict(state["model"])
-        return model, int(state["step"]), dict(state["optimizer"])
+        model.load_state_dict(state["average" if averaged else "model"])
+        return model, int(state["step"]), list(state["optimizers"])
     if (work / "hear.pt").exists():
         model.hearing.load_state_dict(torch.load(work / "hear.pt")["model"])
+        bridge.turn(model.hearing, embeddings.float(), work)
     if (work / "see.pt").exists():
-        model.visual.load_state_dict(torch.load(work / "see.pt")["tower"])
+        state = torch.load(work / "see.pt")["model"]
+        tower = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
+        model.visual.load_state_dict(tower)
     if (work / "read.pt").exists():
         state = torch.load(work / "read.pt")["model"]
         kept = {k: v for k, v in state.items() if k.startswith(("text.", "lm_head."))}
         model.load_state_dict(kept, strict=False)
-    return model, 0, {}
+    return model, 0, []
 
 
 def train(
@@ -118,20 +124,19 @@ def train(
     workers: int = 1,
 ) -> None:
     """Trains for so many minutes of wall time, the rate falling from `rate` to `final_rate` on a cosine."""
-    model, step, optimizer_state = open_student(work)
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.98)
-    )
-    if optimizer_state:
-        optimizer.load_state_dict(optimizer_state)
+    model, step, old = open_student(work)
+    both = optimizers(model, rate)
+    for optimizer, state in zip(both, old, strict=False):
+        optimizer.load_state_dict(state)
     loader = DataLoader(
         Lessons(work, step + 7, batch, shares or Shares()),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=6 if workers else None,
     )
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    if old:
+        average = torch.load(work / save_as)["average"]
     begin_s = saved_s = time.monotonic()
     sums = [0.0] * 4
     first_step = step
@@ -139,7 +144,7 @@ def train(
         now_s = time.monotonic()
         gone = min((now_s - begin_s) / (minutes * 60), 1.0)
         warm = min((step - first_step + 1) / 100, 1.0)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in both for group in optimizer.param_groups):
             group["lr"] = warm * (final_rate + (rate - final_rate) * 0.5 * (1 + math.cos(math.pi * gone)))
         with torch.autocast("cpu", torch.bfloat16):
             logits, sounds, balance = model(lesson)
@@ -148,11 +153,15 @@ def train(
             loss = words + BALANCE_WEIGHT * balance
             heard = ctc_loss(model.hearing.head, sounds, lesson.spoken) if sounds else torch.zeros(())
             loss = loss + CTC_WEIGHT * heard
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in both:
+            optimizer.step()
         step += 1
+        keep = min(AVERAGE, (step - first_step) / (step - first_step + 9))
+        for name, value in model.state_dict().items():
+            average[name].lerp_(value, 1 - keep)
         right = (logits.argmax(-1) == targets).float().mean()
         for index, value in enumerate((words, heard, balance, right)):
             sums[index] += float(value.detach())
@@ -164,7 +173,8 @@ def train(
             )
             sums = [0.0] * 4
         if now_s - saved_s > 120 or gone >= 1.0:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            states = [optimizer.state_dict() for optimizer in both]
+            state = {"model": model.state_dict(), "average": average, "optimizers": states, "step": step}
             torch.save(state, work / f"{save_as}.new")
             (work / f"{save_as}.new").rename(work / save_as)
             saved_s = now_s

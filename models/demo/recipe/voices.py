@@ -48,6 +48,14 @@ def draw(rng: random.Random, part: str = "train") -> Speaker:
     return Speaker("espeak-ng", f"{accent}+{variant}", speed, pitch)
 
 
+def is_trained(engine: str, voice: str) -> bool:
+    """Does training listen to this voice? (Lists can be shortened after a pool was made.)"""
+    if engine != "espeak-ng":
+        return voice in _listed(engine, "train")
+    accent, _, variant = voice.partition("+")
+    return accent in _listed("accent", "train") and variant in _listed("variant", "train")
+
+
 def say(text: str, speaker: Speaker) -> Pcm16:
     """The sentence as int16 [n] at 16 kHz, silence at both ends trimmed to 30 ms. Raises SynthesisError."""
     pcm = _ENGINES[speaker.engine](text, speaker)
