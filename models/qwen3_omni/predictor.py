@@ -15,7 +15,7 @@ from torch import nn
 
 from models.nn.layers import Mlp, SelfAttention
 from models.nn.norm import RmsNorm
-from models.nn.rotary import Rotation, frequencies, rotate, sequential
+from models.nn.rotary import Rotation, frequencies, sequential
 from models.qwen3_omni.talker_config import PredictorConfig
 
 TOP_K, TOP_P = 50, 0.8
@@ -40,18 +40,15 @@ class _Layer(nn.Module):
         return out
 
     def _attend(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
-        attention = self.self_attn
-        shape = (*x.shape[:2], -1, attention.head_dim)
         end = start + x.shape[1]
-        q = rotate(attention.q_norm(attention.q_proj(x).view(shape)), by).transpose(1, 2)
-        k = rotate(attention.k_norm(attention.k_proj(x).view(shape)), by).transpose(1, 2)
+        q, k, v = (part.transpose(1, 2) for part in self.self_attn.project(x, by))
         held[0, :, :, start:end] = k
-        held[1, :, :, start:end] = attention.v_proj(x).view(shape).transpose(1, 2)
+        held[1, :, :, start:end] = v
         keys, values = held[0, :, :, :end], held[1, :, :, :end]
         shared = q.shape[1] != k.shape[1]
         # The only step of several positions is the first, where nothing is held yet.
         mixed = F.scaled_dot_product_attention(q, keys, values, is_causal=end - start > 1, enable_gqa=shared)
-        out: torch.Tensor = attention.o_proj(mixed.transpose(1, 2).flatten(2))
+        out: torch.Tensor = self.self_attn.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
 

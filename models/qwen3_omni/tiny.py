@@ -135,12 +135,13 @@ def _words(vocabulary: dict[str, int]) -> list[int]:
 
 
 def _weights(config: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
-    """Every tensor, random, of a size that keeps activations near 1."""
+    """Every tensor of the checkpoint."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: _random(name, shape, generator) for name, shape in tensors(config)}
+    return {name: random_tensor(name, shape, generator) for name, shape in tensors(config)}
 
 
-def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+def random_tensor(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """A tensor of the checkpoint by its name, of a size that keeps activations near 1."""
     noise = torch.randn(shape, generator=generator)
     last = name.rsplit(".", 2)[-2:]
     if last[-1] == "bias":

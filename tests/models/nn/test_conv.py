@@ -8,7 +8,7 @@ from torch import nn
 
 from models.nn.conv import CausalConv, CausalUpsample, ConvNeXt, Rows, SnakeBeta
 
-CUTS = st.lists(st.integers(1, 9), min_size=1, max_size=8)
+CUTS = st.lists(st.integers(1, 9) | st.integers(15, 20), min_size=1, max_size=8)
 
 
 def filled(module: nn.Module) -> nn.Module:
