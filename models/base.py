@@ -377,8 +377,12 @@ class LoadOptions:
     """KV budget over all slots, in tokens; 0 = slots x a family's usual conversation."""
     audio_mode: str = "exact"
     """``exact`` or ``append`` (FACTS: fixed short windows, append-only)."""
+    threads: int = 0
+    """CPU threads of one operation; 0 = one for a small model (see models.threads), else torch's own choice."""
 
     def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads must be 0 (choose for me) or more, not {self.threads}")
         if self.audio_mode not in ("exact", "append"):
             raise ValueError(f"audio_mode is 'exact' or 'append', not {self.audio_mode!r}")
         if self.slots < 1:

@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import Any
 
 import models
+from models import threads
 from models.base import CheckpointError, Codec, LoadOptions, Model
 
 
