@@ -125,7 +125,9 @@ def test_camera_alone(thinker: OmniThinker, oracle: Oracle) -> None:
     agree(thinker, [Tokens((5,)), *parts, Tokens((9, 8))], oracle.prompt().text(5).video(frames, 2.0).text(9, 8))
 
 
-@pytest.mark.parametrize(("seconds", "frames", "rate_hz"), [(0.37, 1, 2.0), (3, 6, 2.0), (4.1, 3, 1.0), (9.3, 18, 2.0)])
+@pytest.mark.parametrize(
+    ("seconds", "frames", "rate_hz"), [(0.37, 1, 2.0), (3, 6, 2.0), (4.1, 3, 1.0), (2.3, 7, 3.0), (9.3, 18, 2.0)]
+)
 def test_audio_and_camera(thinker: OmniThinker, oracle: Oracle, seconds: float, frames: int, rate_hz: float) -> None:
     pcm = speech(seconds, seed=1)
     shown = [picture(64, 96, i) for i in range(frames)]
@@ -138,6 +140,25 @@ def test_audio_and_camera(thinker: OmniThinker, oracle: Oracle, seconds: float, 
         agree(thinker, parts, prompt, in_video=True)
 
     check()
+
+
+def test_half_a_pair_holds_back_only_what_follows_it(thinker: OmniThinker) -> None:
+    """A window that ends between two frames of a pair: audio before the pair goes on, nothing is prefilled twice."""
+    pcm, starts, slot = speech(9, silence=False), [], thinker.open()
+    head = int(8.1 * RATE_HZ)
+    for part in (
+        Frame(picture(64, 96), 7.5),
+        Audio(pcm[:head]),
+        Frame(picture(64, 96), 8.25),
+        Audio(pcm[head:], final=True),
+    ):
+        thinker.append(slot, part)
+        while thinker.unencoded(slot) or thinker.pending(slot):
+            thinker.encode([slot])
+            starts.extend((done.start, len(done.ids)) for done in thinker.prefill([slot], 1000))
+    assert [start for start, _ in starts] == [0, *np.cumsum([count for _, count in starts])[:-1]]
+    assert starts[0] == (0, 2 + 98)
+    thinker.close(slot)
 
 
 def test_a_late_frame_takes_its_place(thinker: OmniThinker, oracle: Oracle) -> None:
