@@ -83,7 +83,10 @@ def family_of(folder: Path) -> ModuleType:
 def load(name_or_path: str | Path, options: LoadOptions) -> Model:
     """Loads a checkpoint from a local folder or by its hub id. Raises CheckpointError."""
     folder = resolve(name_or_path)
-    model: Model = family_of(folder).load_model(folder, options)
+    family = family_of(folder)
+    if not options.device.startswith("cuda"):
+        threads.use(threads.choose(folder, options.threads))
+    model: Model = family.load_model(folder, options)
     return model
 
 
