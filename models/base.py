@@ -289,10 +289,14 @@ class Thinker(Protocol):
 
 @dataclass(frozen=True)
 class CodecFrame:
-    """One codec frame of one slot. ``codes`` int64 [groups]; None when the talker ended the reply instead."""
+    """One codec frame of one slot. ``codes`` int64 [groups]; None when the talker ended the reply instead.
+
+    ``says``: which text token is being said in this frame, by the talker's own alignment: its number in the order of
+    ``feed``, from 0. None: the talker can't tell."""
 
     slot: int
     codes: torch.Tensor | None = field(repr=False)
+    says: int | None = None
 
 
 class Talker(Protocol):

@@ -2,26 +2,28 @@
 
 Theory of operation
 -------------------
-The engine says two things as it goes: which text token adds which text (`TextOut`), and, with every piece of audio, how
-many tokens the talker had taken in when it made the last sample (`AudioOut.tokens`). The second is an upper bound: a
-talker reads ahead of what it says. Where an `Aligner` knows better (the talker's attention, a forced aligner), its word
-counts. Otherwise characters are spread evenly over the audio, never beyond the bound: a guess, and marked so
-(``proportional``). Only whole words count as heard: a word cut in half was not understood.
+The engine says three things as it goes: which text token adds which text (`TextOut`), how many tokens the talker had
+taken in when it made a piece of audio (`AudioOut.tokens`, a bound: a talker reads ahead of what it says) and, where the
+talker can tell, which token it was saying (`AudioOut.said`).
+
+With the last, every piece of audio belongs to a word. Single pieces may be wrong, but speech never goes back: the
+longest run of pieces whose words don't go back is believed, the others are not. Without it, characters are spread
+evenly over the audio, never beyond the bound: a guess, and marked so (``proportional``).
+
+Only whole words count as heard: of a word cut short, most must have been played.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 CHARACTERS_PER_S = 15.0
 """Speaking rate assumed while a reply's length isn't known yet (English, unhurried: 150 words a minute)."""
 WORD_SLACK = 0.35
-"""Share of a word's characters that may be missing for it to count as heard: the evenly spread guess is that coarse."""
-
-Aligner = Callable[[int], int | None]
-"""samples -> characters said by then, None where it can't tell."""
+"""Share of a word that may be missing for it to count as heard; of its characters, or of its time."""
+KNOWN_SHARE = 0.5
+"""Share of the pieces of audio whose word must be known for the talker's word to count."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Alignment:
     """One reply's text against its audio."""
 
     rate_hz: int
-    aligner: Aligner | None = None
     text: str = ""
     samples: int = 0
     complete: bool = False
     _ends: list[int] = field(default_factory=list, repr=False)  # characters up to and with each piece of text
     _tokens: list[int] = field(default_factory=list, repr=False)  # reply tokens at the same places
     _heard_to: list[tuple[int, int]] = field(default_factory=list, repr=False)  # samples, tokens taken in by then
+    _saying: list[tuple[int, int]] = field(default_factory=list, repr=False)  # start of a piece, token it says
 
     def add_text(self, text: str, tokens: int) -> None:
         """Speech text as decoded; ``tokens`` counts the reply's tokens up to and with it."""
@@ -54,8 +56,10 @@ class Alignment:
         self._ends.append(len(self.text))
         self._tokens.append(tokens)
 
-    def add_audio(self, samples: int, tokens: int) -> None:
-        """Rendered speech; ``tokens`` bounds what it can have said."""
+    def add_audio(self, samples: int, tokens: int, said: int | None = None) -> None:
+        """Rendered speech; ``tokens`` bounds what it can have said, ``said`` is the token it says, where known."""
+        if said is not None:
+            self._saying.append((self.samples, said))
         self.samples += samples
         self._heard_to.append((self.samples, tokens))
 
@@ -78,32 +82,57 @@ class Alignment:
         """Whole words within the first ``samples``."""
         if self.complete and self.samples and samples >= self.samples:
             return self.whole()
-        known = self.aligner(samples) if self.aligner else None
-        characters = self._spread(samples) if known is None else known
-        return self._whole_words(min(characters, self.bound(samples)), proportional=known is None)
+        if len(self._saying) >= KNOWN_SHARE * len(self._heard_to) > 0:
+            return self._by_talker(samples)
+        return self._whole_words(min(self._spread(samples), self.bound(samples)))
+
+    def _by_talker(self, samples: int) -> Said:
+        """Every word before the one being said, and that one too if most of its time has passed."""
+        words = self._words()
+        runs: dict[int, tuple[int, int]] = {}  # word -> its samples, [start, end)
+        believed = _never_back([(start, bisect_left(words, self._end_of(token))) for start, token in self._saying])
+        for (start, word), (end, _) in zip(believed, [*believed[1:], (self.samples, 0)], strict=True):
+            runs[word] = (runs.get(word, (start, end))[0], end)
+        kept = 0
+        for word, (start, end) in runs.items():
+            if samples >= end - WORD_SLACK * (end - start) and (end < self.samples or self.complete):
+                kept = max(kept, word + 1)
+            elif samples >= start:
+                kept = max(kept, word)
+        end = words[min(kept, len(words)) - 1] if kept and words else 0
+        return self._up_to(end, proportional=False)
+
+    def _words(self) -> list[int]:
+        """Where each word ends, in characters; ascending."""
+        return [end for end in self._ends if self._ends_word(end)]
+
+    def _end_of(self, token: int) -> int:
+        """Characters up to and with a token."""
+        place = bisect_left(self._tokens, token)
+        return self._ends[min(place, len(self._ends) - 1)] if self._ends else 0
+
+    def _up_to(self, end: int, *, proportional: bool) -> Said:
+        piece = bisect_right(self._ends, end)
+        if not piece:
+            return Said(0, "", proportional)
+        return Said(self._tokens[piece - 1], self.text[: self._ends[piece - 1]], proportional)
 
     def _spread(self, samples: int) -> int:
         if self.complete and self.samples:
             return int(len(self.text) * samples / self.samples)
         return int(CHARACTERS_PER_S * samples / self.rate_hz)
 
-    def _whole_words(self, characters: int, *, proportional: bool) -> Said:
-        kept = 0  # pieces that end a word within what was said
-        previous_end = 0
-        for piece, end in enumerate(self._ends):
-            if not self._ends_word(end):
-                continue
-            allowed = WORD_SLACK * (end - previous_end) if proportional else 0
-            if end > characters + allowed or end > self._cap(characters):
+    def _whole_words(self, characters: int) -> Said:
+        kept = 0
+        for end in self._words():
+            if end > characters + WORD_SLACK * (end - kept) or end > self._cap(characters):
                 break
-            kept, previous_end = piece + 1, end
-        if not kept:
-            return Said(0, "", proportional)
-        return Said(self._tokens[kept - 1], self.text[: self._ends[kept - 1]], proportional)
+            kept = end
+        return self._up_to(kept, proportional=True)
 
     def _cap(self, characters: int) -> int:
         """Slack never reaches past the word that ``characters`` falls into."""
-        later = [end for end in self._ends if end >= characters and self._ends_word(end)]
+        later = [end for end in self._words() if end >= characters]
         return later[0] if later else len(self.text)
 
     def _ends_word(self, end: int) -> bool:
@@ -128,6 +157,23 @@ def shorten(text: str, heard_ms: int, total_ms: int) -> str:
     while end > 0 and not is_word_end(text, end):
         end -= 1
     return text[:end].rstrip()
+
+
+def _never_back(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The longest run of (start, word) in which no word comes before an earlier one's."""
+    tops: list[int] = []  # smallest last word of a run of each length
+    places: list[int] = []  # the piece that it ends with
+    before: list[int] = []
+    for place, (_, word) in enumerate(pieces):
+        length = bisect_right(tops, word)
+        tops[length : length + 1] = [word]
+        places[length : length + 1] = [place]
+        before.append(places[length - 1] if length else -1)
+    run, place = [], places[-1] if places else -1
+    while place >= 0:
+        run.append(pieces[place])
+        place = before[place]
+    return run[::-1]
 
 
 def _joins(character: str) -> bool:

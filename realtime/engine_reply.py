@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.base import Call, Mark, Model, Reading, Sampling, Speech
+from models.base import Call, CodecFrame, Mark, Model, Reading, Sampling, Speech
 from realtime.engine_context import Context
 from realtime.events import (
     AudioOut,
@@ -67,7 +67,7 @@ class _Speaking:
 
     fed: list[int] = field(default_factory=list)  # per token fed: the reply's tokens up to it
     frames: int = 0  # made by the talker
-    waiting: deque[tuple[torch.Tensor, int]] = field(default_factory=deque)  # codes not rendered, tokens taken in
+    waiting: deque[tuple[CodecFrame, int]] = field(default_factory=deque)  # not rendered, tokens taken in
     begun: bool = False
     ended: bool = False
 
@@ -192,14 +192,14 @@ class ReplyRun:
             assert self._model.talker is not None, "only a talker speaks"
             self._model.talker.feed_end(self._slot)
 
-    def frame(self, codes: torch.Tensor | None) -> None:
+    def frame(self, frame: CodecFrame) -> None:
         """The talker made a frame, or ended the speech."""
         speaking = self._speaking
-        if codes is None:
+        if frame.codes is None:
             speaking.ended = True
             return
         speaking.frames += 1
-        speaking.waiting.append((codes, speaking.taken))
+        speaking.waiting.append((frame, speaking.taken))
         if speaking.frames >= self._config.reply_frames:
             self.end_speech()
 
@@ -213,15 +213,19 @@ class ReplyRun:
     @property
     def codes(self) -> torch.Tensor:
         """int64 [groups]: the frame to render next."""
-        return self._speaking.waiting[0][0]
+        codes = self._speaking.waiting[0][0].codes
+        assert codes is not None, "only frames with codes wait"
+        return codes
 
     def rendered(self, samples: torch.Tensor, now: float) -> None:
         """The codec rendered ``codes``: float32 [n]. Raises ValueError where they are no sound."""
-        _, tokens = self._speaking.waiting[0]
-        self._play(samples, tokens, now)
+        frame, tokens = self._speaking.waiting[0]
+        fed = self._speaking.fed
+        said = fed[frame.says] if frame.says is not None and frame.says < len(fed) else None
+        self._play(samples, tokens, now, said)
         self._speaking.waiting.popleft()
 
-    def _play(self, samples: torch.Tensor, tokens: int, now: float) -> None:
+    def _play(self, samples: torch.Tensor, tokens: int, now: float, said: int | None = None) -> None:
         pcm = to_pcm16(samples)
         if not len(pcm):
             return
@@ -229,7 +233,7 @@ class ReplyRun:
         self._timer.audio(pcm, self._model.spec.output_rate_hz, now)
         dry_s = self._listener.add(len(pcm), now)
         self.underrun_s += dry_s if started else 0.0
-        self._deliver(AudioOut(self.command.session, self.command.epoch, pcm, tokens))
+        self._deliver(AudioOut(self.command.session, self.command.epoch, pcm, tokens, said))
 
     def _read(self, readings: Iterable[Reading]) -> None:
         session, epoch, tokens = self.command.session, self.command.epoch, len(self.ids)

@@ -153,7 +153,7 @@ def _take_token(token: int, now: float, owner: Owner) -> None:
 
 
 def _take_frame(frame: CodecFrame, owner: Owner) -> None:
-    _reply(owner).frame(frame.codes)
+    _reply(owner).frame(frame)
 
 
 def _take_samples(samples: torch.Tensor, now: float, owner: Owner) -> None:

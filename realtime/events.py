@@ -187,12 +187,14 @@ class TextOut:
 @dataclass(frozen=True)
 class AudioOut:
     """Rendered speech, int16 [n] at ``Spec.output_rate_hz``. ``tokens``: the reply's tokens the talker had taken in
-    when it made the last sample (text runs ahead of speech; this bounds what can have been said)."""
+    when it made the last sample (text runs ahead of speech; this bounds what can have been said). ``said``: the
+    reply's tokens up to and with the one being said in it, by the talker's own alignment; None: it can't tell."""
 
     session: int
     epoch: int
     pcm: Pcm16 = field(repr=False)
     tokens: int = 0
+    said: int | None = None
 
 
 @dataclass(frozen=True)

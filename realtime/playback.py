@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from realtime.alignment import Aligner, Alignment
+from realtime.alignment import Alignment
 from realtime.events import Pcm16
 
 REPORT_FRESH_S = 0.5
@@ -72,10 +72,10 @@ class Heard:
 class Playback:
     """One reply's ledger. ``opened`` false keeps everything back (a guessed reply) until `open`."""
 
-    def __init__(self, rate_hz: int, pacing: Pacing, aligner: Aligner | None = None, *, opened: bool = True) -> None:
+    def __init__(self, rate_hz: int, pacing: Pacing, *, opened: bool = True) -> None:
         self.rate_hz = rate_hz
         self._pacing = pacing
-        self.alignment = Alignment(rate_hz, aligner)
+        self.alignment = Alignment(rate_hz)
         self._opened = opened
         self._waiting: list[Pcm16] = []
         self._origin_s: float | None = None  # when the listener's clock would have stood at sample 0
@@ -93,9 +93,9 @@ class Playback:
     def add_text(self, text: str, tokens: int) -> None:
         self.alignment.add_text(text, tokens)
 
-    def add_audio(self, pcm: Pcm16, tokens: int) -> None:
+    def add_audio(self, pcm: Pcm16, tokens: int, said: int | None = None) -> None:
         """Rendered speech, int16 [n]; may be empty."""
-        self.alignment.add_audio(len(pcm), tokens)
+        self.alignment.add_audio(len(pcm), tokens, said)
         if len(pcm):
             self._waiting.append(pcm)
 

@@ -96,8 +96,8 @@ class RunningReply:
         match output:
             case TextOut(text=text, tokens=tokens):
                 self.playback.add_text(text, tokens)
-            case AudioOut(pcm=pcm, tokens=tokens):
-                self.playback.add_audio(pcm, tokens)
+            case AudioOut(pcm=pcm, tokens=tokens, said=said):
+                self.playback.add_audio(pcm, tokens, said)
             case CallOut() | MalformedOut():
                 self._pending.append((output, bool(self.playback.alignment.text)))
             case Finished():

@@ -111,7 +111,8 @@ class ToyTalker:
             return CodecFrame(slot, None)
         state.frames += 1
         said = digest(list(state.heard.values()), state.voice, state.seed, state.fed[: state.frames], state.frames)
-        return CodecFrame(slot, array([said % 1000, said // 1000 % 1000]))
+        says = min((state.frames - 1) // 2, len(state.fed) - 1)  # two frames a token
+        return CodecFrame(slot, array([said % 1000, said // 1000 % 1000]), says)
 
     def end(self, slot: int) -> None:
         old = self.slots[slot]

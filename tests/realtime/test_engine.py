@@ -54,6 +54,18 @@ def test_audio_tells_which_tokens_it_says() -> None:
     assert tokens[:frames] == [spoken[min(n, len(spoken) - 1)] for n in range(frames)]
 
 
+def test_audio_tells_the_token_that_the_talker_is_at() -> None:
+    rig = Rig()
+    rig.send(*begin(1, 1))
+    rig.run()
+    audio = rig.of(1, AudioOut)
+    said = [output.said for output in audio if output.said is not None]
+    assert len(said) >= len(audio) - 1  # all but what the codec gives at the end
+    assert said == sorted(said)
+    assert said[0] == 1
+    assert said[-1] == audio[-1].tokens
+
+
 def test_three_turns_remember_each_other() -> None:
     rig = Rig()
     rig.send(Open(1))

@@ -14,6 +14,7 @@ from realtime import events
 
 SAMPLES: dict[str, Any] = {
     "int": 7,
+    "int | None": 3,
     "str": "text",
     "bool": True,
     "float": 0.25,

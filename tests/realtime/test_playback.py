@@ -194,13 +194,47 @@ def test_what_the_talker_had_not_taken_in_cannot_have_been_said() -> None:
     assert alignment.said(0).text == ""
 
 
-def test_an_aligner_is_believed_over_the_guess() -> None:
-    alignment = Alignment(RATE, aligner=lambda samples: len("Water boils at"))
-    for i, word in enumerate(WORDS.split()):
+def spoken(frames: list[int], words: str = WORDS, complete: bool = True) -> Alignment:
+    """One token a word; frame by frame the number of the token that the talker says it is saying."""
+    alignment = Alignment(RATE)
+    for i, word in enumerate(words.split()):
         alignment.add_text((" " if i else "") + word, i + 1)
-    alignment.add_audio(3 * RATE, 9)
-    said = alignment.said(RATE)
-    assert (said.text, said.tokens, said.proportional) == ("Water boils at", 3, False)
+    for said in frames:
+        alignment.add_audio(FRAME, len(words.split()), said)
+    alignment.complete = complete
+    return alignment
+
+
+SAID = [1, 1, 1, 1, 2, 2, 3, 4, 5, 5, 5, 5, 6, 6, 6, 7, 8, 8, 8, 9, 9, 9, 9]
+
+
+def test_the_talkers_own_word_is_believed_over_the_guess() -> None:
+    alignment = spoken(SAID)
+    for frame in range(1, len(SAID)):
+        said = alignment.said(frame * FRAME)
+        whole_words = len([w for w in set(SAID) if SAID.index(w) + SAID.count(w) <= frame])
+        assert not said.proportional
+        assert whole_words <= said.tokens <= whole_words + 1
+        if said.tokens > whole_words:  # most of it was heard
+            word = said.tokens
+            assert frame - SAID.index(word) >= 0.6 * SAID.count(word)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(SAID) - 1), st.integers(1, 9)), max_size=4))
+def test_a_few_wrong_pieces_move_the_boundary_by_a_word_at_most(wrong: list[tuple[int, int]]) -> None:
+    frames = list(SAID)
+    for place, said in wrong:
+        frames[place] = said
+    right, disturbed = spoken(SAID), spoken(frames)
+    for frame in range(len(SAID) + 1):
+        assert abs(right.said(frame * FRAME).tokens - disturbed.said(frame * FRAME).tokens) <= len(wrong)
+
+
+def test_a_word_that_is_still_being_said_is_not_heard() -> None:
+    alignment = spoken([1, 1, 1, 1, 2, 2], complete=False)
+    assert alignment.said(6 * FRAME).text == "Water"
+    alignment.add_audio(FRAME, 9, 3)
+    assert alignment.said(6 * FRAME).text == "Water boils"
 
 
 def test_words_of_many_tokens_are_kept_whole() -> None:
