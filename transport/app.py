@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -18,9 +19,11 @@ from realtime.errors import ClientError, InvalidField
 from realtime.protocol import load
 from realtime.protocol_beta import session_to_beta
 from realtime.settings import Dialect, session_object
-from transport import metrics
+from transport import metrics, webrtc
 from transport.auth import SECRET_DEFAULT_SECONDS, Denied, Secret
+from transport.cors import CrossOrigin
 from transport.service import Service
+from transport.webrtc import RtcCalls
 from transport.websocket import realtime
 
 PING_S = 20.0
@@ -43,10 +46,16 @@ def create_app(service: Service) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.start()
         yield
+        await app.state.calls.stop()
         await service.stop()
 
-    app = Starlette(routes=_routes(), lifespan=lifespan, exception_handlers={Denied: _denied, ClientError: _refused})
-    app.state.service = service
+    app = Starlette(
+        routes=_routes(),
+        lifespan=lifespan,
+        middleware=[Middleware(CrossOrigin, service.gate)],
+        exception_handlers={Denied: _denied, ClientError: _refused},
+    )
+    app.state.service, app.state.calls = service, RtcCalls(service)
     return app
 
 
@@ -55,6 +64,7 @@ def _routes() -> list[BaseRoute]:
         WebSocketRoute("/v1/realtime", realtime),
         Route("/v1/realtime/client_secrets", _guarded(client_secrets), methods=["POST"]),
         Route("/v1/realtime/sessions", _guarded(beta_sessions), methods=["POST"]),
+        *webrtc.routes(),
         Route("/v1/models", _guarded(list_models)),
         Route("/metrics", _guarded(show_metrics)),
         Route("/healthz", healthz),

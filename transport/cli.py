@@ -23,6 +23,7 @@ from transport.auth import Exposed, Gate, check_exposure
 from transport.call import CallError, CallOptions, call, read_question, write_wav
 from transport.call_report import Bar, as_json, show
 from transport.caller import side_by_side
+from transport.rtc_line import ice_server as ice_server_of
 from transport.server import Server
 from transport.service import Service, ServiceConfig
 
@@ -63,11 +64,16 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="A web site whose pages may use this server, like https://app.example.")
     ] = None,
+    ice_server: Annotated[
+        list[str] | None,
+        typer.Option(envvar="PARLEY_ICE_SERVER", help="For WebRTC: stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT."),
+    ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 8,
     kv_tokens: Annotated[int, typer.Option(min=0, help="Memory for all conversations, in tokens. 0 = the usual.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     audio_mode: Annotated[str, typer.Option(help="exact, or append (short windows; cheaper).")] = "exact",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the model. 0 = choose for me.")] = 0,
     engine: Annotated[EngineKind, typer.Option(help="thread is for debugging.")] = EngineKind.process,
     drain: Annotated[float, typer.Option(min=0, help="Seconds that calls may go on after SIGTERM.")] = 30.0,
     log_transcripts: Annotated[bool, typer.Option(help="Write what is said into the log.")] = False,
@@ -80,7 +86,9 @@ def serve(
     try:
         check_exposure(host, keys)
         checkpoints.check_name(name)
-        options = LoadOptions(device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode)
+        for url in ice_server or ():
+            ice_server_of(url)
+        options = LoadOptions(device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads)
     except (Exposed, CheckpointError, ValueError) as error:
         _stop(error)
     if name == "tiny":
@@ -88,7 +96,7 @@ def serve(
     service = Service(
         _engine(engine, name, options, EngineConfig(max_sessions=slots)),
         Gate(keys, tuple(allow_origin or ())),
-        ServiceConfig(Path(name).name, drain, log_transcripts),
+        ServiceConfig(Path(name).name, drain, log_transcripts, tuple(ice_server or ())),
     )
     log.info("loading %s", name)
     try:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from models.base import Spec
 from realtime import protocol
-from realtime.events import Effect, Input, Send
+from realtime.events import Command, Effect, Failed, Gone, Input, Opened, Refused, Send
 from realtime.host import Host
 from realtime.protocol_messages import SessionUpdate
 from realtime.pump import Pump, Pumps
@@ -51,11 +51,30 @@ class ServiceConfig:
     session: SessionConfig = field(default_factory=SessionConfig)
 
 
+class Watched:
+    """A session whose transport wants to know when the engine has let it in, or has not (``settled``)."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.settled = asyncio.Event()
+
+    @property
+    def deadline(self) -> float | None:
+        return self.session.deadline
+
+    def feed(self, event: Input, now: float) -> Sequence[Command]:
+        if isinstance(event, Opened | Refused | Failed | Gone):
+            self.settled.set()
+        return self.session.feed(event, now)
+
+
 class Call:
     """One session as its transport holds it."""
 
-    def __init__(self, pump: Pump, session: Session, metrics: Metrics, ended: Callable[[Call], None]) -> None:
-        self.session = session
+    def __init__(self, pump: Pump, watched: Watched, metrics: Metrics, ended: Callable[[Call], None]) -> None:
+        self.session = watched.session
+        self.settled = watched.settled
+        """Set once the engine has let the session in, or refused it (then a Hangup was emitted)."""
         self._pump = pump
         self._metrics = metrics
         self._ended = ended
@@ -200,10 +219,10 @@ class Service:
         ``config``: where the transport needs another than the server's."""
         config = config or self.config.session
         assert self._pumps is not None
-        sessions: list[Session] = []
+        sessions: list[Watched] = []
 
-        def make(number: int) -> Session:
-            sessions.append(Session(self.spec, config, number, settings))
+        def make(number: int) -> Watched:
+            sessions.append(Watched(Session(self.spec, config, number, settings)))
             return sessions[0]
 
         def watched(effect: Effect) -> None:
