@@ -373,7 +373,7 @@ class Code2WavCodec:
             raise ValueError(f"codes must be [{len(slots)}, frames, {config.num_quantizers}], not {list(codes.shape)}")
         if not slots or not codes.shape[1]:
             return [torch.zeros(0) for _ in slots]
-        if int(codes.min()) < 0 or int(codes.max()) >= config.codebook_size:
+        if bool(((codes < 0) | (codes >= config.codebook_size)).any()):
             raise ValueError(f"codes must lie in 0..{config.codebook_size - 1}: marks don't belong in the codec")
         rows = [self._row[slot] for slot in slots]
         starts = [self._state.frames[row] for row in rows]
