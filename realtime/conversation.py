@@ -29,7 +29,7 @@ from itertools import takewhile
 
 from models.base import Frame, Instructions, Pcm, Segment
 from realtime.errors import DuplicateItem, InvalidField, NotFound
-from realtime.items import Item, OutputAudio, segments, user_audio
+from realtime.items import Item, OutputAudio, is_empty, segments, user_audio
 from realtime.pcm import Pcm16
 
 ROOT = "root"  # previous_item_id of what shall come first
@@ -201,21 +201,29 @@ class Conversation:
 
     # --- rendering
 
-    def render(self, prompt: Instructions) -> list[Entry]:
-        """What the engine's context should hold. Replies in progress, and items with nothing in them, are left out."""
-        entries = []
-        if prompt.text or prompt.tools:
-            entries.append(Entry(_prompt_key(prompt), (prompt,)))
+    def render(self, prompt: Instructions, have: Sequence[str] = ()) -> list[Entry]:
+        """What the engine's context should hold. Replies in progress, and items with nothing in them, are left out.
+
+        ``have``: the keys that it holds. Entries that are there already come without their segments: making those
+        costs time in the length of all that was said."""
+        entries = [Entry(_prompt_key(prompt), (prompt,))] if prompt.text or prompt.tools else []
+        there = entries == [] or (len(have) > 0 and have[0] == entries[0].key)
         place = 0
         while place < len(self._order):
-            item_id = self._order[place]
             reply = self._whole_reply_at(place)
-            names = reply or [item_id]
-            said = tuple(s for name in names for s in self._segments(name))
-            if said:
-                entries.append(Entry((reply and self._items[item_id].response_id) or self._key(item_id), said))
+            names = reply or [self._order[place]]
             place += len(names)
+            if all(self._is_silent(name) for name in names):
+                continue
+            key = (reply and self._items[names[0]].response_id) or self._key(names[0])
+            there = there and len(entries) < len(have) and have[len(entries)] == key
+            said = () if there else tuple(s for name in names for s in self._segments(name))
+            entries.append(Entry(key, said))
         return entries
+
+    def _is_silent(self, item_id: str) -> bool:
+        item = self._items[item_id]
+        return item.response_id in self._open or is_empty(item)
 
     def _segments(self, item_id: str) -> tuple[Segment, ...]:
         item = self._items[item_id]

@@ -146,6 +146,21 @@ def segments(item: Item, rate_hz: int) -> tuple[Segment, ...]:
     return (base.Begin(item.role), *inside, base.End())
 
 
+def is_empty(item: Item) -> bool:
+    """True when `segments` would give nothing; looks at no sample."""
+    return item.kind == "message" and all(_nothing(part) for part in item.content)
+
+
+def _nothing(part: Content) -> bool:
+    match part:
+        case InputAudio(samples=samples) if samples is not None:
+            return not len(samples)
+        case InputAudio(transcript=text) | InputText(text=text) | OutputText(text=text) | OutputAudio(transcript=text):
+            return not text
+        case InputImage(pixels=pixels):
+            return pixels is None
+
+
 def _content_segments(part: Content, rate_hz: int) -> list[Segment]:
     match part:
         case InputAudio(samples=samples) if samples is not None:

@@ -254,7 +254,7 @@ class Session:
     def _create_response(self, message: CreateResponse) -> None:
         settings = response_settings(self.settings, message)
         if message.input is not None:
-            self._items.entries(message, settings)  # raises for what can't be taken, before anything is promised
+            self._items.entries(message, settings, [])  # raises for what can't be taken, before anything is promised
         if self.state in REPLYING and self._replies.all_told:
             self._asked = (message, settings)
             self._ears.notice(Event.NEXT)
@@ -327,12 +327,19 @@ class Session:
 
     def _reply(self) -> None:
         message, settings = self._asked or (CreateResponse({}, {}), self.settings)
+        eot_delay_s, self._asked = self._eot_delay_s, None
+        self._eot_delay_s = self._quiet_since_s = None
         own_context = message.input is not None or settings.prompt() != self.settings.prompt()
         if self._context.stale or own_context or self._context.tail is not None:
-            self._sync(self._items.entries(message, settings))
+            try:
+                want = self._items.entries(message, settings, self._context.keys)
+            except ClientError as error:  # what it was asked about was deleted before its time came
+                self._out.tell(error)
+                self._floor.notice(Event.FAILED)
+                return
+            self._sync(want)
         self._context.stale = own_context or not message.in_conversation
-        self._replies.begin(message, settings, self._now, self._eot_delay_s)
-        self._asked = self._eot_delay_s = self._quiet_since_s = None
+        self._replies.begin(message, settings, self._now, eot_delay_s)
 
     def _may_guess(self) -> bool:
         return not self._context.stale and self._asked is None and self._guesses.may()
@@ -373,7 +380,7 @@ class Session:
             return
         message = self._user.message
         if self._context.stale and (message is None or self._context.tail is None):
-            self._sync(self._conversation.render(self.settings.prompt()))
+            self._sync(self._conversation.render(self.settings.prompt(), self._context.keys))
         if message is not None and message.sure:
             self._out.do(*self._context.stream(message, self.epoch))
 

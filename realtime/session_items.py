@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from models.base import Spec
@@ -59,10 +60,11 @@ class Items:
         self._conversation.delete(message.item_id)
         self._out.tell(wire.item_deleted(message.item_id))
 
-    def entries(self, asked: CreateResponse, settings: Settings) -> list[Entry]:
-        """The context of a response: the conversation, or the ``input`` that was given instead."""
+    def entries(self, asked: CreateResponse, settings: Settings, have: Sequence[str]) -> list[Entry]:
+        """The context of a response: the conversation, or the ``input`` that was given instead. ``have``: the keys
+        that the engine holds."""
         if asked.input is None:
-            return self._conversation.render(settings.prompt())
+            return self._conversation.render(settings.prompt(), have)
         other = Conversation(self._spec.input_rate_hz)
         for place, given in enumerate(asked.input):
             if given.get("type") == "item_reference":

@@ -257,3 +257,18 @@ def test_what_is_wrong_is_told_and_nothing_else_is_lost(event: dict[str, object]
     script.say(0.5)
     script.wait(6)
     assert script.transcript() == ANSWER
+
+
+def test_what_was_asked_about_is_deleted_before_its_time() -> None:
+    script = Script()
+    script.client("conversation.item.create", item={**text("Hi"), "id": "item_hi"})
+    script.say(1.0)
+    script.client("response.create", response={"input": [{"type": "item_reference", "id": "item_hi"}]})
+    script.client("conversation.item.delete", item_id="item_hi")
+    script.wait(3)
+    assert script.errors() == ["item_not_found"]
+    assert script.session.state is State.LISTEN
+    script.say(1.0)
+    script.wait(6)
+    script.finish()
+    assert script.transcript() == ANSWER
