@@ -46,9 +46,19 @@ def talker_config(codec: FrameIstftConfig, thinker_hidden_size: int) -> dict[str
     size = codec.codebook_size
     hidden, heads, kv_heads, head_dim = 256, 4, 2, 64
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [12, 10, 10], "mrope_interleaved": True}
+    common = {
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "sliding_window": None,
+    }
     return {
         "model_type": "qwen3_omni_moe_talker",
         "text_config": {
+            **common,
+            "model_type": "qwen3_omni_moe_talker_text",
             "vocab_size": size + 1024,
             "hidden_size": hidden,
             "intermediate_size": 384,
@@ -66,6 +76,8 @@ def talker_config(codec: FrameIstftConfig, thinker_hidden_size: int) -> dict[str
             "tie_word_embeddings": False,
         },
         "code_predictor_config": {
+            **common,
+            "model_type": "qwen3_omni_moe_talker_code_predictor",
             "vocab_size": size,
             "hidden_size": hidden,
             "intermediate_size": 384,
