@@ -1,13 +1,27 @@
 """Attention over slots is the attention of each history by itself, in every backend."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.nn.attention import Windows, attend
+from models.nn import attention
+from models.nn.attention import Windows, attend, best_backend
 from models.nn.cache import KvPool, KvTable
+from tests.models.nn import flash
 
 HEADS, KV, DIM = 4, 2, 8
+BACKENDS = ["sdpa", "plain", "flash"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _flash_attn() -> Iterator[None]:
+    """flash-attn itself needs a GPU; its stand-in shows that it is called rightly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_flash", lambda: flash)
+        yield
 
 
 def whole(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
@@ -24,7 +38,7 @@ def whole(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None)
 @given(
     chunks=st.lists(st.lists(st.sampled_from([0, 1, 1, 2, 5, 70]), min_size=1, max_size=3), min_size=1, max_size=4),
     window=st.sampled_from([None, 1, 7, 72]),
-    backend=st.sampled_from(["sdpa", "plain"]),
+    backend=st.sampled_from(BACKENDS),
 )
 @settings(max_examples=25, deadline=None)
 def test_packed_slots_equal_whole_histories(chunks: list[list[int]], window: int | None, backend: str) -> None:
@@ -54,7 +68,7 @@ def test_packed_slots_equal_whole_histories(chunks: list[list[int]], window: int
             torch.testing.assert_close(out, whole(q, k, v, window), atol=1e-5, rtol=1e-5)
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from(["sdpa", "plain"]))
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.sampled_from(BACKENDS))
 @settings(max_examples=20, deadline=None)
 def test_windows_see_only_themselves(lengths: list[int], backend: str) -> None:
     q, k, v = (torch.randn(sum(lengths), 2, DIM) for _ in range(3))
@@ -64,3 +78,24 @@ def test_windows_see_only_themselves(lengths: list[int], backend: str) -> None:
         chance = (torch.einsum("qhd,khd->hqk", a, b) * DIM**-0.5).softmax(-1)
         wanted.append(torch.einsum("hqk,khd->qhd", chance, c))
     torch.testing.assert_close(out, torch.cat(wanted), atol=1e-5, rtol=1e-5)
+
+
+@given(st.lists(st.integers(1, 150), min_size=2, max_size=4))
+@settings(max_examples=10, deadline=None)
+def test_a_padded_step_equals_slot_by_slot(lengths: list[int]) -> None:
+    """What runs on CUDA without flash-attn: one query in each slot, histories padded."""
+    pool = KvPool(1, KV, DIM, 2000, dtype=torch.float32)
+    tables = [KvTable() for _ in lengths]
+    plan = pool.plan(tables, lengths)
+    k, v = torch.randn(2, sum(lengths), KV, DIM)
+    plan.write(0, k, v)
+    plan.advance()
+    plan = pool.plan(tables, [1] * len(lengths))
+    q, (k, v) = torch.randn(len(lengths), HEADS, DIM), torch.randn(2, len(lengths), KV, DIM)
+    wanted = attend(q, k, v, plan, backend="plain")
+    torch.testing.assert_close(attention._padded_step(q, plan, 0, DIM**-0.5), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_cpu_takes_torch() -> None:
+    assert best_backend("cpu", torch.bfloat16) == "sdpa"
+    assert best_backend("cuda", torch.float32) == "sdpa"

@@ -1,5 +1,9 @@
 """Streamed in any pieces == whole, for each streaming layer."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +22,7 @@ def filled(module: nn.Module) -> nn.Module:
     return module.double().requires_grad_(False)
 
 
-def streamed(module, x, cuts, left):
+def streamed(module: Any, x: torch.Tensor, cuts: list[int], left: torch.Tensor):
     pieces = []
     for piece in x.split(cuts, -1):
         y, left = module(piece, left)
@@ -28,7 +32,7 @@ def streamed(module, x, cuts, left):
 
 @given(CUTS, st.integers(1, 7), st.integers(1, 9))
 @settings(deadline=None, max_examples=25)
-def test_a_causal_convolution_in_pieces_is_the_padded_whole(cuts, kernel, dilation):
+def test_a_causal_convolution_in_pieces_is_the_padded_whole(cuts: list[int], kernel: int, dilation: int) -> None:
     conv = filled(CausalConv(3, 5, kernel, dilation))
     x = torch.randn(2, 3, sum(cuts), dtype=torch.double)
     left = x.new_zeros(2, 3, conv.context)
@@ -38,7 +42,7 @@ def test_a_causal_convolution_in_pieces_is_the_padded_whole(cuts, kernel, dilati
 
 @given(CUTS, st.integers(1, 5), st.booleans())
 @settings(deadline=None, max_examples=25)
-def test_an_upsampling_in_pieces_is_the_whole_after_its_first_block(cuts, stride, long):
+def test_an_upsampling_in_pieces_is_the_whole_after_its_first_block(cuts: list[int], stride: int, long: bool) -> None:
     up = filled(CausalUpsample(3, 2, stride * (2 if long else 1), stride))
     x = torch.randn(2, 3, sum(cuts), dtype=torch.double)
     got = streamed(up, x, cuts, x.new_zeros(2, 3, up.context))
@@ -51,25 +55,25 @@ def test_an_upsampling_in_pieces_is_the_whole_after_its_first_block(cuts, stride
 
 @given(CUTS)
 @settings(deadline=None, max_examples=10)
-def test_a_convnext_block_in_pieces_is_the_whole(cuts):
+def test_a_convnext_block_in_pieces_is_the_whole(cuts: list[int]) -> None:
     block = filled(ConvNeXt(4))
     x = torch.randn(2, 4, sum(cuts), dtype=torch.double)
     left = x.new_zeros(2, 4, block.dwconv.context)
     torch.testing.assert_close(streamed(block, x, cuts, left), block(x, left)[0], rtol=0, atol=1e-12)
 
 
-def test_snake_keeps_padding_zero():
+def test_snake_keeps_padding_zero() -> None:
     snake = filled(SnakeBeta(4))
     assert not snake(torch.zeros(1, 4, 3, dtype=torch.double)).any()
 
 
-def test_an_upsampling_of_another_kernel_is_refused():
+def test_an_upsampling_of_another_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match="one or two strides"):
         CausalUpsample(2, 2, 5, 2)
 
 
 @pytest.mark.parametrize("rows", [[1, 2], [3, 0, 2]])
-def test_rows_take_and_put_the_same_rows_and_leave_the_others(rows):
+def test_rows_take_and_put_the_same_rows_and_leave_the_others(rows: list[int]) -> None:
     state = torch.arange(10.0).view(5, 2)
     before = state.clone()
     picked = Rows(rows, state.device)
