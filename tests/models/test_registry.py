@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from models import registry
 from models.base import CheckpointError, LoadOptions
 
 
-def test_every_family_has_its_functions():
+def test_every_family_has_its_functions() -> None:
     assert registry.families()
     for package in registry.families().values():
         assert callable(package.load_model)
@@ -20,7 +21,7 @@ def test_every_family_has_its_functions():
         assert callable(package.load_codec)
 
 
-def test_looking_for_families_loads_no_torch():
+def test_looking_for_families_loads_no_torch() -> None:
     code = (
         "import sys; from models import registry; registry.families(); registry.codecs(); print('torch' in sys.modules)"
     )
@@ -28,6 +29,6 @@ def test_looking_for_families_loads_no_torch():
     assert found.stdout.strip() == "False"
 
 
-def test_an_unknown_codec_lists_the_known(tmp_path):
+def test_an_unknown_codec_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="frame_istft"):
         registry.load_codec("nothing", tmp_path, LoadOptions())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -15,16 +15,20 @@ from models.nn.conv import CausalConv, CausalUpsample, ConvNeXt, Rows, SnakeBeta
 CUTS = st.lists(st.integers(1, 9) | st.integers(15, 20), min_size=1, max_size=8)
 
 
-def filled(module: nn.Module) -> nn.Module:
+M = TypeVar("M", bound=nn.Module)
+
+
+def filled(module: M) -> M:
     torch.manual_seed(0)
     for value in module.parameters():
         nn.init.normal_(value, std=0.5)
-    return module.double().requires_grad_(False)
+    module.double().requires_grad_(False)
+    return module
 
 
-def streamed(module: Any, x: torch.Tensor, cuts: list[int], left: torch.Tensor):
+def streamed(module: Any, x: torch.Tensor, cuts: list[int], left: torch.Tensor) -> torch.Tensor:
     pieces = []
-    for piece in x.split(cuts, -1):
+    for piece in torch.split(x, cuts, -1):
         y, left = module(piece, left)
         pieces.append(y)
     return torch.cat(pieces, -1)

@@ -1,6 +1,10 @@
 """Code2wav streamed == decoded whole by transformers, in any cutting, at any mixture of places."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +20,13 @@ from models.qwen3_omni.config import Fields
 from models.qwen3_omni.tiny import tiny
 from models.qwen3_omni.tiny_config import Shape
 
+Decoders = tuple[Any, Code2Wav]
+"""transformers' and ours."""
+
 FRAMES = 90  # past the window of 72
 
 
-def both(folder, dtype):
+def both(folder: Path, dtype: torch.dtype) -> Decoders:
     config = json.loads((folder / "config.json").read_text())["code2wav_config"]
     weights = {
         name.removeprefix("code2wav."): value
@@ -34,22 +41,23 @@ def both(folder, dtype):
 
 
 @pytest.fixture(scope="module")
-def decoders(tmp_path_factory):
+def decoders(tmp_path_factory: pytest.TempPathFactory) -> Decoders:
     return both(tiny(tmp_path_factory.mktemp("tiny")), torch.float32)
 
 
 @pytest.fixture(scope="module")
-def codes():
+def codes() -> torch.Tensor:
     return torch.randint(0, 256, (3, FRAMES, 4), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def whole(decoders, codes):
+def whole(decoders: Decoders, codes: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return decoders[0](codes.transpose(1, 2))[:, 0]
+        found: torch.Tensor = decoders[0](codes.transpose(1, 2))[:, 0]
+    return found
 
 
-def test_frame_by_frame_is_the_whole_decode(decoders, codes, whole):
+def test_frame_by_frame_is_the_whole_decode(decoders: Decoders, codes: torch.Tensor, whole: torch.Tensor) -> None:
     codec = Code2WavCodec(decoders[1], 1)
     codec.open(5)
     pieces = [codec.render([5], codes[:1, [i]])[0] for i in range(FRAMES)]
@@ -61,9 +69,12 @@ def test_frame_by_frame_is_the_whole_decode(decoders, codes, whole):
 
 @given(data=st.data())
 @settings(deadline=None, max_examples=8)
-def test_rows_at_different_places_share_a_batch(decoders, codes, whole, data):
+def test_rows_at_different_places_share_a_batch(
+    decoders: Decoders, codes: torch.Tensor, whole: torch.Tensor, data: st.DataObject
+) -> None:
     codec = Code2WavCodec(decoders[1], 3)
-    done, heard = {7: 0, 8: 0, 9: 0}, {7: [], 8: [], 9: []}
+    done = {7: 0, 8: 0, 9: 0}
+    heard: dict[int, list[torch.Tensor]] = {7: [], 8: [], 9: []}
     for slot in done:
         codec.open(slot)
     while left := [slot for slot, n in done.items() if n < FRAMES]:
@@ -77,15 +88,15 @@ def test_rows_at_different_places_share_a_batch(decoders, codes, whole, data):
         torch.testing.assert_close(torch.cat(pieces), whole[slot - 7], rtol=0, atol=1e-5)
 
 
-def test_in_double_precision_cutting_makes_no_difference(tmp_path, codes):
+def test_in_double_precision_cutting_makes_no_difference(tmp_path: Path, codes: torch.Tensor) -> None:
     _, model = both(tiny(tmp_path), torch.float64)
     state = Code2WavCodec(model, 2)._state
     pieces = [model(codes[:1, [i]], state, [0]) for i in range(20)]
-    at_once = [model(part, state, [1]) for part in codes[:1, :20].split(7, 1)]
+    at_once = [model(part, state, [1]) for part in torch.split(codes[:1, :20], 7, 1)]
     torch.testing.assert_close(torch.cat(pieces, 1), torch.cat(at_once, 1), rtol=0, atol=1e-12)
 
 
-def test_a_reset_row_is_a_new_row(decoders, codes, whole):
+def test_a_reset_row_is_a_new_row(decoders: Decoders, codes: torch.Tensor, whole: torch.Tensor) -> None:
     codec = Code2WavCodec(decoders[1], 2)
     codec.open(0)
     codec.open(1)
@@ -96,7 +107,9 @@ def test_a_reset_row_is_a_new_row(decoders, codes, whole):
 
 @pytest.mark.parametrize("ratios", [(1,), (2, 2)])
 @pytest.mark.parametrize("rates", [(3, 2), (8, 5, 4, 3)])
-def test_other_rates_withhold_what_the_reference_withholds(tmp_path, ratios, rates):
+def test_other_rates_withhold_what_the_reference_withholds(
+    tmp_path: Path, ratios: tuple[int, ...], rates: tuple[int, ...]
+) -> None:
     shape = Shape(ratios=ratios, rates=rates)
     reference, model = both(tiny(tmp_path, shape=shape), torch.float32)
     codec = Code2WavCodec(model, 1)
@@ -108,7 +121,7 @@ def test_other_rates_withhold_what_the_reference_withholds(tmp_path, ratios, rat
     torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-5)
 
 
-def test_what_it_refuses(decoders, codes):
+def test_what_it_refuses(decoders: Decoders, codes: torch.Tensor) -> None:
     codec = Code2WavCodec(decoders[1], 1)
     codec.open(0)
     with pytest.raises(SlotsExhausted):
@@ -126,7 +139,7 @@ def test_what_it_refuses(decoders, codes):
     assert codec.memory_bytes() > 0
 
 
-def test_a_config_without_a_field_names_it(tmp_path):
+def test_a_config_without_a_field_names_it(tmp_path: Path) -> None:
     whole = json.loads((tiny(tmp_path) / "config.json").read_text())
     without = {name: value for name, value in whole["code2wav_config"].items() if name != "decoder_dim"}
     with pytest.raises(CheckpointError, match="decoder_dim"):

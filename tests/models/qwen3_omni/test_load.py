@@ -18,7 +18,7 @@ from models.qwen3_omni.layout import tensors
 from models.qwen3_omni.load import load
 from models.qwen3_omni.tiny import tiny
 from models.qwen3_omni.tiny_config import Shape
-from tests.models.qwen3_omni.thinking import speech
+from tests.models.qwen3_omni.thinking import Oracle, speech
 from tests.models.speaking import conversations
 
 OPTIONS = LoadOptions(device="cpu", slots=2, kv_tokens=2000)
@@ -44,25 +44,25 @@ def edit(folder: Path, **fields: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_every_tensor_of_the_layout_is_in_the_file(checkpoint):
+def test_every_tensor_of_the_layout_is_in_the_file(checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     there = {name: tuple(value.shape) for name, value in load_file(checkpoint / "model.safetensors").items()}
     assert there == dict(tensors(config))
 
 
-def test_transformers_reads_the_same_folder(oracle, checkpoint):
+def test_transformers_reads_the_same_folder(oracle: Oracle, checkpoint: Path) -> None:
     """Fills every parameter of transformers' model, and nothing is left over."""
     _, told = type(oracle.model).from_pretrained(checkpoint, output_loading_info=True)
     assert not any(told.values())
 
 
-def test_the_same_seed_is_the_same_checkpoint(checkpoint, tmp_path):
+def test_the_same_seed_is_the_same_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     again, other = tiny(tmp_path / "again"), tiny(tmp_path / "other", seed=1)
     files = [folder / "model.safetensors" for folder in (checkpoint, again, other)]
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
 
 
-def test_shards_are_the_whole(checkpoint, tmp_path):
+def test_shards_are_the_whole(checkpoint: Path, tmp_path: Path) -> None:
     """Weights in three files are the weights in one, bit for bit."""
     replies = []
     for folder in (checkpoint, tiny(tmp_path, shards=3)):
@@ -75,7 +75,7 @@ def test_shards_are_the_whole(checkpoint, tmp_path):
     assert replies[0].pcm.equal(replies[1].pcm)
 
 
-def test_replies_end_by_themselves(tmp_path):
+def test_replies_end_by_themselves(tmp_path: Path) -> None:
     """Within 40 tokens and 60 frames, and most are of some length."""
     lengths = []
     for seed in range(4):
@@ -87,7 +87,7 @@ def test_replies_end_by_themselves(tmp_path):
     assert all(5 <= tokens <= 40 and 10 <= frames <= 60 for tokens, frames in lengths)
 
 
-def test_a_model_without_speech(tmp_path):
+def test_a_model_without_speech(tmp_path: Path) -> None:
     model = load(tiny(tmp_path, shape=Shape(speaks=False)), OPTIONS)
     assert (model.talker, model.codec, model.spec.voices) == (None, None, ())
     slot = model.thinker.open()
@@ -95,7 +95,7 @@ def test_a_model_without_speech(tmp_path):
     assert len(model.thinker.prefill([slot], 10)) == 1
 
 
-def test_dtype_and_memory_are_told(checkpoint, caplog):
+def test_dtype_and_memory_are_told(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "models.qwen3_omni.load"):
         model = load(checkpoint, LoadOptions(device="cpu", dtype="bfloat16", slots=1, kv_tokens=500))
     assert "torch.bfloat16" in caplog.text
@@ -107,7 +107,7 @@ def test_dtype_and_memory_are_told(checkpoint, caplog):
     assert torch.isfinite(said.pcm).all()
 
 
-def test_append_mode_encodes_sooner(checkpoint):
+def test_append_mode_encodes_sooner(checkpoint: Path) -> None:
     """In short windows audio is final long before eight seconds."""
     ready = {}
     for mode in ("exact", "append"):
@@ -123,13 +123,13 @@ def test_append_mode_encodes_sooner(checkpoint):
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors", "chat_template.json"])
-def test_a_missing_file_is_named(copy, name):
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(CheckpointError, match=name.removesuffix(".json")):
         registry.load(copy, OPTIONS)
 
 
-def test_no_tokenizer(copy):
+def test_no_tokenizer(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
     assert load(copy, OPTIONS).prompt.reply() == load(copy, OPTIONS).prompt.reply()  # vocab.json and merges.txt do
     (copy / "merges.txt").unlink()
@@ -137,13 +137,13 @@ def test_no_tokenizer(copy):
         load(copy, OPTIONS)
 
 
-def test_not_json(copy):
+def test_not_json(copy: Path) -> None:
     (copy / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         registry.load(copy, OPTIONS)
 
 
-def test_an_unknown_family_lists_the_known(copy):
+def test_an_unknown_family_lists_the_known(copy: Path) -> None:
     edit(copy, model_type="nobody")
     with pytest.raises(CheckpointError, match=r"'nobody'.*qwen3_omni_moe"):
         registry.load(copy, OPTIONS)
@@ -162,7 +162,7 @@ def test_an_unknown_family_lists_the_known(copy):
         ("assistant_token_id", 7, "reply begins"),
     ],
 )
-def test_a_wrong_field_is_named(copy, field, value, said):
+def test_a_wrong_field_is_named(copy: Path, field: str, value: Any, said: str) -> None:
     edit(copy, **{field: value})
     with pytest.raises(CheckpointError, match=said):
         load(copy, OPTIONS)
@@ -176,7 +176,7 @@ def test_a_wrong_field_is_named(copy, field, value, said):
         "code2wav.decoder.2.block.3.act1.beta",
     ],
 )
-def test_a_missing_tensor_is_named(copy, name):
+def test_a_missing_tensor_is_named(copy: Path, name: str) -> None:
     weights = load_file(copy / "model.safetensors")
     del weights[name]
     save_file(weights, copy / "model.safetensors")
@@ -184,7 +184,7 @@ def test_a_missing_tensor_is_named(copy, name):
         load(copy, OPTIONS)
 
 
-def test_a_tensor_of_another_shape_is_named(copy):
+def test_a_tensor_of_another_shape_is_named(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     weights["talker.model.norm.weight"] = torch.zeros(3)
     save_file(weights, copy / "model.safetensors")
@@ -192,21 +192,21 @@ def test_a_tensor_of_another_shape_is_named(copy):
         load(copy, OPTIONS)
 
 
-def test_half_a_file_is_named(copy):
+def test_half_a_file_is_named(copy: Path) -> None:
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:100_000])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is no whole"):
         load(copy, OPTIONS)
 
 
-def test_a_missing_shard_is_named(tmp_path):
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = tiny(tmp_path, shards=3)
     (folder / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(CheckpointError, match="model-00002-of-00003"):
         load(folder, OPTIONS)
 
 
-def test_an_index_that_lies(tmp_path):
+def test_an_index_that_lies(tmp_path: Path) -> None:
     folder = tiny(tmp_path, shards=2)
     index = folder / "model.safetensors.index.json"
     placed = json.loads(index.read_text())
@@ -221,18 +221,18 @@ def test_an_index_that_lies(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"])
-def test_no_such_folder(name):
+def test_no_such_folder(name: str) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         registry.load(name, OPTIONS)
 
 
-def test_a_hub_id_that_can_not_be_reached(monkeypatch):
+def test_a_hub_id_that_can_not_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"somebody/something.*(hub|reached)"):
         registry.load("somebody/something", OPTIONS)
 
 
-def test_options_that_can_not_be(checkpoint):
+def test_options_that_can_not_be(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="dtype"):
         load(checkpoint, LoadOptions(device="cpu", dtype="int8"))
     if not torch.cuda.is_available():

@@ -14,6 +14,10 @@ MARKS = Marks(im_start=1, user=2, image=3, video=4, vision_start=5, vision_end=6
 SYSTEM, ASSISTANT, WORD, AUDIO, AUDIO_END = 8, 9, 10, 11, 12
 
 
+Token = tuple[int, tuple[float, float, float]]
+"""An id and the rotary position that the thinker gave it."""
+
+
 def flat(*tokens: int, start: float) -> list[tuple[int, tuple[float, float, float]]]:
     return [(token, (start + i,) * 3) for i, token in enumerate(tokens)]
 
@@ -44,7 +48,7 @@ WANTED = [
 ]
 
 
-def feed(prefix: Prefix, tokens, start: int = 0) -> dict[int, tuple[float, float, float]]:
+def feed(prefix: Prefix, tokens: list[Token], start: int = 0) -> dict[int, tuple[float, float, float]]:
     """Talker position -> rotary positions, of what came out."""
     ids = [token for token, _ in tokens]
     places = [[place[axis] for _, place in tokens] for axis in range(3)]
@@ -53,7 +57,7 @@ def feed(prefix: Prefix, tokens, start: int = 0) -> dict[int, tuple[float, float
     return {taken.start + i: place for i, place in enumerate(taken.positions)}
 
 
-def test_users_are_numbered_on():
+def test_users_are_numbered_on() -> None:
     whole = conversation()
     prefix = Prefix(MARKS)
     found = feed(prefix, whole)
@@ -62,7 +66,7 @@ def test_users_are_numbered_on():
     assert (prefix.taken, prefix.length, prefix.next) == (len(WANTED), len(whole), 22.0)
 
 
-def test_the_rows_are_the_users():
+def test_the_rows_are_the_users() -> None:
     tokens = conversation()
     taken = Prefix(MARKS).extend(0, [t for t, _ in tokens], [[p[axis] for _, p in tokens] for axis in range(3)])
     assert taken.rows == [IM_START if row in (3, 19) else row for row in WANTED_ROWS]
@@ -71,7 +75,7 @@ def test_the_rows_are_the_users():
 @given(
     st.lists(st.integers(0, 31), max_size=6), st.lists(st.tuples(st.integers(0, 31), st.integers(0, 31)), max_size=4)
 )
-def test_in_pieces_and_back_and_forth_is_the_same(cuts, returns):
+def test_in_pieces_and_back_and_forth_is_the_same(cuts: list[int], returns: list[tuple[int, int]]) -> None:
     whole, prefix = conversation(), Prefix(MARKS)
     found: dict[int, tuple[float, float, float]] = {}
     edges = sorted({0, len(whole), *cuts})
@@ -86,7 +90,7 @@ def test_in_pieces_and_back_and_forth_is_the_same(cuts, returns):
 
 
 @given(st.integers(0, 32))
-def test_truncated_is_never_seen(length):
+def test_truncated_is_never_seen(length: int) -> None:
     whole, prefix, fresh = conversation(), Prefix(MARKS), Prefix(MARKS)
     feed(prefix, whole)
     prefix.truncate(length)
@@ -95,7 +99,7 @@ def test_truncated_is_never_seen(length):
     assert feed(prefix, whole[length:], length) == feed(fresh, whole[length:], length)
 
 
-def test_a_reply_that_was_decoded_leaves_a_gap():
+def test_a_reply_that_was_decoded_leaves_a_gap() -> None:
     """Its tokens never come to the talker; what follows does."""
     prefix = Prefix(MARKS)
     feed(prefix, flat(1, 2, WORD, 1, ASSISTANT, WORD, start=0))
@@ -104,7 +108,7 @@ def test_a_reply_that_was_decoded_leaves_a_gap():
 
 
 @pytest.mark.parametrize("ids", [(1, 2, WORD), (1,)])
-def test_nothing_of_a_user_may_be_missing(ids):
+def test_nothing_of_a_user_may_be_missing(ids: tuple[int, ...]) -> None:
     prefix = Prefix(MARKS)
     feed(prefix, flat(*ids, start=0))
     with pytest.raises(ValueError, match="never came"):

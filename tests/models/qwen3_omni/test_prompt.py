@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from models.base import (
     FunctionCall,
     FunctionResult,
     Instructions,
+    Part,
     Segment,
     Text,
     Tokens,
@@ -37,7 +39,7 @@ def prompt(checkpoint: Path) -> ChatMl:
 
 
 @pytest.fixture(scope="module")
-def theirs(checkpoint: Path):
+def theirs(checkpoint: Path) -> Any:
     return AutoTokenizer.from_pretrained(checkpoint)
 
 
@@ -54,15 +56,22 @@ def ids(prompt: ChatMl, *segments: Segment) -> list[int]:
     return found
 
 
-def template(theirs, messages, tools=None, generate=True) -> list[int]:
+def template(
+    theirs: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None, generate: bool = True
+) -> list[int]:
     text = theirs.apply_chat_template(
         messages, tools=tools, chat_template=CHAT_TEMPLATE, add_generation_prompt=generate, tokenize=False
     )
-    return theirs(text)["input_ids"]
+    found: list[int] = theirs(text)["input_ids"]
+    return found
+
+
+def flat(parts: list[Part]) -> list[int]:
+    return [token for part in parts if isinstance(part, Tokens) for token in part.ids]
 
 
 def reply(prompt: ChatMl) -> list[int]:
-    return [token for part in prompt.reply() for token in part.ids]
+    return flat(prompt.reply())
 
 
 # A text as people write them: no special tokens, no line break at its beginning (see the module's docstring).
@@ -74,13 +83,18 @@ AUDIO, PICTURE = Audio(np.zeros(10, np.float32), final=True), Frame(np.zeros((32
 
 @given(TEXTS, st.lists(st.tuples(st.lists(st.sampled_from("aft"), min_size=1, max_size=3), TEXTS), max_size=3))
 @settings(deadline=None, max_examples=60)
-def test_a_conversation_is_the_templates(prompt, theirs, instructions, turns):
+def test_a_conversation_is_the_templates(
+    prompt: ChatMl, theirs: Any, instructions: str, turns: list[tuple[list[str], str]]
+) -> None:
     segments: list[Segment] = [Instructions(instructions)]
-    messages = [{"role": "system", "content": instructions}]
+    messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}]
     for kinds, said in turns:
         # Two texts in a row are one to a template.
         kinds = [kind for i, kind in enumerate(kinds) if kind != "t" or kinds[i - 1 : i] != ["t"]]
-        make = {"a": (AUDIO, {"type": "audio"}), "f": (PICTURE, {"type": "image"})}
+        make: dict[str, tuple[Segment, dict[str, str]]] = {
+            "a": (AUDIO, {"type": "audio"}),
+            "f": (PICTURE, {"type": "image"}),
+        }
         make["t"] = (Text(said), {"type": "text", "text": said})
         segments += [Begin("user"), *(make[kind][0] for kind in kinds), End(), Begin("assistant"), Text(said), End()]
         messages += [{"role": "user", "content": [make[kind][1] for kind in kinds]}]
@@ -89,9 +103,9 @@ def test_a_conversation_is_the_templates(prompt, theirs, instructions, turns):
 
 
 @pytest.mark.parametrize("instructions", ["", "Be brief."])
-def test_functions_are_the_templates(prompt, theirs, instructions):
+def test_functions_are_the_templates(prompt: ChatMl, theirs: Any, instructions: str) -> None:
     nested = {"type": "function", "function": {key: NOW[key] for key in ("name", "description", "parameters")}}
-    segments = [
+    segments: list[Segment] = [
         Instructions(instructions, (json.dumps(NOW), json.dumps(nested))),
         Begin("user"),
         Text("When?"),
@@ -99,7 +113,7 @@ def test_functions_are_the_templates(prompt, theirs, instructions):
         FunctionCall("now", '{"zone": "UTC"}'),
         FunctionResult('{"time": "noon"}'),
     ]
-    messages = [
+    messages: list[dict[str, Any]] = [
         *([{"role": "system", "content": instructions}] if instructions else []),
         {"role": "user", "content": "When?"},
         {"role": "assistant", "tool_calls": [{"function": {"name": "now", "arguments": {"zone": "UTC"}}}]},
@@ -108,26 +122,26 @@ def test_functions_are_the_templates(prompt, theirs, instructions):
     assert ids(prompt, *segments) + reply(prompt) == template(theirs, messages, [nested, nested])
 
 
-def test_nothing_at_the_beginning(prompt):
+def test_nothing_at_the_beginning(prompt: ChatMl) -> None:
     assert prompt.parts(Instructions("")) == []
     assert prompt.parts(Text("")) == []
 
 
-def test_a_reply_closes_as_the_template_closes_it(prompt, theirs):
+def test_a_reply_closes_as_the_template_closes_it(prompt: ChatMl, theirs: Any) -> None:
     said = prompt._encode("Yes.")
-    closed = [*reply(prompt), *said, *(token for part in prompt.end_reply(1) for token in part.ids)]
+    closed = [*reply(prompt), *said, *flat(prompt.end_reply(1))]
     assert closed == template(theirs, [{"role": "assistant", "content": "Yes."}], generate=False)
     assert prompt.end_reply(1) == prompt.end_reply(None)
 
 
-def test_transcription_goes_on_inside_the_message(prompt, theirs):
-    asked = [*ids(prompt, Begin("user"), AUDIO), *(token for part in prompt.transcribe() for token in part.ids)]
+def test_transcription_goes_on_inside_the_message(prompt: ChatMl, theirs: Any) -> None:
+    asked = [*ids(prompt, Begin("user"), AUDIO), *flat(prompt.transcribe())]
     content = [{"type": "audio"}, {"type": "text", "text": TRANSCRIBE}]
     assert asked == template(theirs, [{"role": "user", "content": content}])
 
 
 @given(st.lists(st.sampled_from([*SPECIAL, "a", "\n", " ", "é"]), min_size=1, max_size=6).map("".join))
-def test_special_tokens_in_a_text_are_text(prompt, text):
+def test_special_tokens_in_a_text_are_text(prompt: ChatMl, text: str) -> None:
     special = set(prompt._special.values())
     for segment in (Text(text), FunctionResult(text), Instructions(text)):
         inside = ids(prompt, segment)
@@ -136,7 +150,7 @@ def test_special_tokens_in_a_text_are_text(prompt, text):
     assert prompt.text_of(ids(prompt, Text(text))) == text
 
 
-def test_the_released_files_give_the_same_tokenizer(checkpoint, tmp_path):
+def test_the_released_files_give_the_same_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "config.json"):
         (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
     one, other = _read_tokenizer(checkpoint), _read_tokenizer(tmp_path)
@@ -144,7 +158,7 @@ def test_the_released_files_give_the_same_tokenizer(checkpoint, tmp_path):
         assert one.encode(text).ids == other.encode(text).ids
 
 
-def test_another_template_is_told(checkpoint, caplog):
+def test_another_template_is_told(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     ChatMl(tokenizer, CHAT_TEMPLATE, frozenset())
     assert not caplog.text

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ NEAR = 1e-4
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint) -> Model:
+def model(checkpoint: Path) -> Model:
     return registry.load(checkpoint, LoadOptions(device="cpu", slots=4, kv_tokens=20_000))
 
 
@@ -100,7 +101,12 @@ def watched(oracle: Oracle) -> Iterator[tuple[list[torch.Tensor], list[tuple[str
     routers = [module for module in whole.modules() if type(module).__name__.endswith("TopKRouter")]
     hooks += [router.register_forward_hook(routed) for router in routers]
     decode = whole.code2wav.chunked_decode
-    whole.code2wav.chunked_decode = lambda found, **how: (codes.append(found), decode(found, **how))[1]
+
+    def decoded(found: torch.Tensor, **how: Any) -> Any:
+        codes.append(found)
+        return decode(found, **how)
+
+    whole.code2wav.chunked_decode = decoded
     try:
         yield codes, choices
     finally:
@@ -212,47 +218,49 @@ def both(model: Model, oracle: Oracle) -> Iterator[Both]:
 @pytest.mark.parametrize("seconds", [0.37, 3.0, 9.0, 21.0])
 @given(cuts=st.lists(st.integers(0, 400_000), max_size=8), step=st.integers(7, 300), lead=st.integers(1, 5))
 @settings(deadline=None, max_examples=3)
-def test_to_audio_in_any_pieces(model, oracle, tally, seconds, cuts, step, lead):
+def test_to_audio_in_any_pieces(
+    model: Model, oracle: Oracle, tally: Tally, seconds: float, cuts: list[int], step: int, lead: int
+) -> None:
     with conversations(model, 1) as (ours,):
         both = Both(ours, oracle).add(Begin("user")).hear(speech(seconds, seed=len(cuts)), cuts, step).add(End())
         both.answer(tally, lead)
 
 
-def test_to_text_alone(both, tally):
+def test_to_text_alone(both: Both, tally: Tally) -> None:
     both.add(Instructions("Be kind."), Begin("user"), Text("How are you?"), End()).answer(tally, voice="aiden")
 
 
-def test_to_audio_and_an_image(both, tally):
+def test_to_audio_and_an_image(both: Both, tally: Tally) -> None:
     both.add(Begin("user"), Text("Look at this")).see(picture(96, 160)).hear(speech(2.3)).add(End())
     said = both.answer(tally)
     other = both.add(Begin("user")).hear(speech(1.1)).see(picture(64, 64, 1)).add(Text("and this"), End())
     assert other.answer(tally).tokens != said.tokens
 
 
-def test_to_audio_and_video(both, tally):
+def test_to_audio_and_video(both: Both, tally: Tally) -> None:
     frames = [picture(64, 96, seed) for seed in range(7)]
     both.add(Begin("user")).watch(frames, 2.0, speech(3.7)).add(End()).answer(tally)
 
 
-def test_to_video_without_audio(both, tally):
+def test_to_video_without_audio(both: Both, tally: Tally) -> None:
     frames = [picture(64, 64, seed) for seed in range(4)]
     both.add(Begin("user")).watch(frames, 2.0).add(Text("What was that?"), End()).answer(tally)
 
 
-def test_in_three_turns(both, tally):
+def test_in_three_turns(both: Both, tally: Tally) -> None:
     both.add(Instructions("You answer the phone."))
     for turn in range(3):
         both.add(Begin("user")).hear(speech(1.5 + 4 * turn, seed=turn), [16_000]).add(End())
         both.answer(tally, lead=turn + 1)
 
 
-def test_after_a_function_was_called(both, tally):
+def test_after_a_function_was_called(both: Both, tally: Tally) -> None:
     both.add(Instructions("", ('{"type": "function", "name": "now", "parameters": {}}',)))
     both.add(Begin("user")).hear(speech(1.2)).add(End(), FunctionCall("now", "{}"), FunctionResult("noon"))
     both.answer(tally)
 
 
-def test_what_is_heard_is_answered(model):
+def test_what_is_heard_is_answered(model: Model) -> None:
     """The random model listens: otherwise equal replies would prove little."""
     replies = []
     for seed in range(4):
