@@ -16,6 +16,7 @@ from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavCodec, Cod
 from models.qwen3_omni.config import Fields, ThinkerConfig
 from models.qwen3_omni.decoder import ThinkerNet
 from models.qwen3_omni.prompt import ChatMl
+from models.qwen3_omni.saying import AlignmentHead
 from models.qwen3_omni.talker import OWN_SAMPLING, Header, OmniTalker
 from models.qwen3_omni.talker_config import TalkerConfig
 from models.qwen3_omni.talker_net import TalkerNet
@@ -64,7 +65,8 @@ def load(folder: Path, options: LoadOptions) -> Model:
         sound = _TEXT_ONLY
         if speech:
             net = weights.fill("talker", lambda: TalkerNet(speech), device, dtype)
-            talker = OmniTalker(net, _header(thinker, prompt, speech), kv_tokens=kv_tokens)
+            alignment = AlignmentHead.read(folder, speech.text)
+            talker = OmniTalker(net, _header(thinker, prompt, speech), kv_tokens=kv_tokens, alignment=alignment)
             resolved = replace(options, device=str(device), dtype=str(dtype).removeprefix("torch."))
             codec, sound = _codec(folder, whole, weights, resolved)
             _check_codes(folder, speech, sound)

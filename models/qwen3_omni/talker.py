@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from models.base import CodecFrame, Prefilled, Sampling
-from models.nn.cache import KvPool, KvTable
+from models.nn.cache import KvPlan, KvPool, KvTable
 from models.nn.sampling import Draw, sample, uniform
 from models.qwen3_omni.prefix import IM_START, Prefix, Taken
+from models.qwen3_omni.saying import AlignmentHead, Saying
 from models.qwen3_omni.talker_config import SUPPRESSED, TalkerConfig
 from models.qwen3_omni.talker_net import TalkerNet
 
@@ -71,10 +72,13 @@ class _Slot:
 class OmniTalker:
     """Implements ``models.base.Talker``; see there for what each method promises.
 
-    ``net`` is loaded, on its device; ``kv_tokens`` is the KV budget over all slots.
+    ``net`` is loaded, on its device; ``kv_tokens`` is the KV budget over all slots; ``alignment`` is the head that
+    tells which text token is being said, where the checkpoint has one.
     """
 
-    def __init__(self, net: TalkerNet, header: Header, *, kv_tokens: int) -> None:
+    def __init__(
+        self, net: TalkerNet, header: Header, *, kv_tokens: int, alignment: AlignmentHead | None = None
+    ) -> None:
         self.config: TalkerConfig = net.config
         self._net = net.requires_grad_(False).eval()
         text, weight = net.config.text, net.codec_head.weight
@@ -83,6 +87,7 @@ class OmniTalker:
             text.layers, text.kv_heads, text.head_dim, kv_tokens, dtype=weight.dtype, device=weight.device
         )
         self._slots: dict[int, _Slot] = {}
+        self._saying = Saying(net.model.attention(alignment.layer), alignment, text) if alignment else None
         self._forbidden = _forbidden(self.config, text.vocabulary).to(self._device)
         with torch.inference_mode():
             self._im_start = header.role[:1].to(self._device)
@@ -226,15 +231,22 @@ class OmniTalker:
         positions = torch.cat(places).to(self._device).expand(3, -1)
         out = self._net.model(torch.cat(inputs), positions, plan)
         ends = torch.tensor(plan.counts).cumsum(0) - 1
-        hidden = out[ends.to(self._device)]
+        ends = ends.to(self._device)
+        hidden = out[ends]
+        says = self._says(plan, ends, [reply for _, reply in work])
         firsts = self._first_codes(hidden, [reply for _, reply in work])
         spoken = [row for row, first in enumerate(firsts) if first != self.config.eos_id]
         codes = self._other_codes(hidden, firsts, spoken, [reply for _, reply in work])
         plan.advance()
         return [
-            CodecFrame(slot, self._said(reply, first, codes.get(row)))
+            CodecFrame(slot, self._said(reply, first, codes.get(row)), says[row] if row in codes else None)
             for row, (slot, (_, reply), first) in enumerate(zip(slots, work, firsts, strict=True))
         ]
+
+    def _says(self, plan: KvPlan, ends: torch.Tensor, replies: list[_Reply]) -> list[int | None]:
+        if self._saying is None:
+            return [None] * len(replies)
+        return self._saying.tokens(plan, ends, [reply.frames for reply in replies], [reply.fed for reply in replies])
 
     def _next_input(self, reply: _Reply) -> torch.Tensor:
         """[1, hidden], or [9, hidden] when the reply begins."""

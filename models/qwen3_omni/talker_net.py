@@ -27,6 +27,11 @@ class _Decoder(nn.Module):
         self.layers = nn.ModuleList(_layer(config, number, shared_inner) for number in range(config.layers))
         self.norm = RmsNorm(config.hidden, config.eps)
 
+    def attention(self, layer: int) -> SelfAttention:
+        """The attention of one layer."""
+        found: SelfAttention = self.layers[layer].self_attn  # type: ignore[assignment]
+        return found
+
     def forward(self, x: torch.Tensor, positions: torch.Tensor, plan: KvPlan) -> torch.Tensor:
         """Packed inputs [total, hidden] at positions [3, total] -> the normalised output [total, hidden]."""
         c = self.config
