@@ -44,6 +44,8 @@ class SessionConfig:
     """A camera frame older than this is not shown at the start of a turn."""
     output_buffer_events: bool = False
     """Send ``output_audio_buffer.started / stopped / cleared``, as over WebRTC and SIP."""
+    player_pauses: bool | None = None
+    """Whether the listener's player obeys ``parley.playout.pause``; None: if it reports what it played."""
 
     def __post_init__(self) -> None:
         for name in ("reply_tokens", "input_buffer_s", "no_audio_s"):

@@ -48,7 +48,7 @@ class Replies:
         self._count = 0
         self._shifts = 0  # of the listener's clock, as far as the engine knows
         self._made_before = 0  # samples of this epoch's earlier replies
-        self._pauses = False
+        self._pauses = bool(config.player_pauses)
         self.ran_dry = False
         """The last reply that was heard had to wait for the engine: it is busy."""
 
@@ -233,8 +233,9 @@ class Replies:
         self._report_clock(reply, now)
 
     def report(self, item_id: str, samples: int, now: float) -> None:
-        """The client says what of the item was played; it knows our extension, so its player can be paused."""
-        self._pauses = True
+        """The client says what of the item was played; so it knows our extension, unless the transport knows better."""
+        if self._config.player_pauses is None:
+            self._pauses = True
         if self._running is not None and self._running.writer.item_id == item_id:
             self._running.playback.report(samples, now)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Generic
+
+from typing_extensions import TypeVar  # with a default: Python 3.13's
 
 from realtime.events import Hangup
 
+Message = TypeVar("Message", bound="str | bytes", default=str)
 MAX_OUTGOING_BYTES = 8 * 1024 * 1024
 POLICY_VIOLATION = 1008  # WebSocket close code (RFC 6455 section 7.4.1)
 
 
-class Outbox:
+class Outbox(Generic[Message]):
     """One writer takes (``next``), whoever has something puts (``push``), all on the loop.
 
     When more than ``limit_bytes`` wait, the reader is too slow: what waits is thrown away and the box closes with 1008.
@@ -19,7 +23,7 @@ class Outbox:
 
     def __init__(self, limit_bytes: int = MAX_OUTGOING_BYTES) -> None:
         self._limit_bytes = limit_bytes
-        self._waiting: deque[tuple[str, bool]] = deque()  # (message, it is audio)
+        self._waiting: deque[tuple[Message, bool]] = deque()  # (message, it is audio)
         self._bytes = 0
         self._more = asyncio.Event()
         self.closing: Hangup | None = None
@@ -27,7 +31,7 @@ class Outbox:
         self.closed = asyncio.Event()
         """Set with ``closing``."""
 
-    def push(self, message: str, *, audio: bool = False) -> None:
+    def push(self, message: Message, *, audio: bool = False) -> None:
         """Queues a message; one that is ``audio`` can be cut. After ``close`` nothing is taken."""
         if self.closing is not None:
             return
@@ -50,7 +54,7 @@ class Outbox:
         self.closed.set()
         self._more.set()
 
-    async def next(self) -> str | None:
+    async def next(self) -> Message | None:
         """The next message; None when all is written and the connection is to be closed."""
         while not self._waiting:
             if self.closing is not None:
