@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from models import registry
-from models.base import CheckpointError, Codec, LoadOptions, Model, Spec, Tokens
+from models.base import CheckpointError, Codec, LoadOptions, Model, Sampling, Spec, Tokens
 from models.nn.weights import Weights
 from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavCodec, Code2WavConfig
 from models.qwen3_omni.config import Fields, ThinkerConfig
@@ -81,7 +81,7 @@ def load(folder: Path, options: LoadOptions) -> Model:
         context_tokens=config.text.context,
         video_rate_hz=VIDEO_RATE_HZ,
         audio_token=config.audio_id,
-        talker_sampling=OWN_SAMPLING if speech else None,
+        talker_sampling=_talker_sampling(folder) if speech else None,
     )
     return Model(spec, prompt, thinker, talker, codec)
 
@@ -113,6 +113,24 @@ def _check_codes(folder: Path, speech: TalkerConfig, sound: CodecSpec) -> None:
             f"{folder / 'config.json'}: the talker makes {speech.predictor.groups} codes a frame, "
             f"the codec takes {sound.groups}"
         )
+
+
+def _talker_sampling(folder: Path) -> Sampling:
+    """How the talker draws: the reference's defaults, or what generation_config.json says under the names that the
+    reference's ``generate`` takes (``talker_temperature`` and so on)."""
+    file = folder / "generation_config.json"
+    said: dict[str, Any] = dict(Fields.read(file).values) if file.is_file() else {}
+    own = {
+        name: said[f"talker_{name}"]
+        for name in ("temperature", "top_k", "top_p", "repetition_penalty")
+        if f"talker_{name}" in said
+    }
+    if said.get("talker_do_sample") is False:
+        own["temperature"] = 0.0
+    try:
+        return replace(OWN_SAMPLING, **own)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: the talker can't draw like that: {error}") from error
 
 
 def _eos(folder: Path, whole: Fields) -> frozenset[int]:

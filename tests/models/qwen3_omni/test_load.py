@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from models import registry
 from models.base import Audio, Begin, CheckpointError, End, LoadOptions, Tokens
 from models.qwen3_omni.layout import tensors
 from models.qwen3_omni.load import load
+from models.qwen3_omni.talker import OWN_SAMPLING
 from models.qwen3_omni.tiny import tiny
 from models.qwen3_omni.tiny_config import Shape
 from tests.models.qwen3_omni.thinking import Oracle, speech
@@ -238,3 +240,24 @@ def test_options_that_can_not_be(checkpoint: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(CheckpointError, match="CUDA"):
             load(checkpoint, LoadOptions(device="cuda"))
+
+
+def draw_with(folder: Path, **said: Any) -> None:
+    """Adds fields to generation_config.json."""
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+
+
+def test_the_checkpoint_says_how_its_talker_draws(copy: Path) -> None:
+    assert load(copy, OPTIONS).spec.talker_sampling == OWN_SAMPLING
+    draw_with(copy, talker_temperature=0.3, talker_top_p=0.9)
+    assert load(copy, OPTIONS).spec.talker_sampling == replace(OWN_SAMPLING, temperature=0.3, top_p=0.9)
+    draw_with(copy, talker_do_sample=False)
+    assert load(copy, OPTIONS).spec.talker_sampling == replace(OWN_SAMPLING, temperature=0.0, top_p=0.9)
+
+
+@pytest.mark.parametrize("said", [{"talker_temperature": -1}, {"talker_top_p": "much"}])
+def test_a_talker_that_can_not_draw_is_named(copy: Path, said: dict[str, Any]) -> None:
+    draw_with(copy, **said)
+    with pytest.raises(CheckpointError, match="generation_config"):
+        load(copy, OPTIONS)
