@@ -29,7 +29,7 @@ from itertools import takewhile
 
 from models.base import Frame, Instructions, Pcm, Segment
 from realtime.errors import DuplicateItem, InvalidField, NotFound
-from realtime.items import Item, OutputAudio, is_empty, segments, user_audio
+from realtime.items import Item, OutputAudio, is_empty, segments, user_audio, weight
 from realtime.pcm import Pcm16
 
 ROOT = "root"  # previous_item_id of what shall come first
@@ -81,6 +81,7 @@ class Conversation:
         self._revision: dict[str, int] = {}  # also of ids that were deleted: a key never comes back
         self._replies: dict[str, list[str]] = {}  # response id -> the ids of all items it made
         self._open: set[str] = set()  # responses in progress
+        self._forgotten: set[str] = set()  # items that are no longer rendered: the context has no room for them
 
     # --- reading
 
@@ -156,6 +157,7 @@ class Conversation:
         """Raises NotFound."""
         item = self.get(item_id, "delete")
         self._order.remove(item_id)
+        self._forgotten.discard(item_id)
         del self._items[item_id]
         return item
 
@@ -183,6 +185,21 @@ class Conversation:
         if not in_engine and heard.transcript != part.transcript:
             self._revision[item_id] += 1
         return self._items[item_id]
+
+    def make_room(self, keep: float = 0.5) -> bool:
+        """The oldest turns are rendered no more, and their sound and pictures let go, so that about a share ``keep`` of
+        the context is left. The latest turn stays whatever its size. False: there is nothing to forget."""
+        shown = [self._items[item_id] for item_id in self._order if item_id not in self._forgotten]
+        turns = [place for place, item in enumerate(shown) if item.role == "user" and place]
+        if not turns:
+            return False
+        weights = [weight(item, self._rate_hz) for item in shown]
+        wanted = keep * sum(weights)
+        first = next((place for place in turns if sum(weights[place:]) <= wanted), turns[-1])
+        for item in shown[:first]:
+            self._forgotten.add(item.id)
+            self._items[item.id] = item.without_audio().without_pictures()
+        return True
 
     def _let_go(self) -> None:
         """Oldest first, until what is kept is within its bounds. The newest item keeps all, whatever its size."""
@@ -223,7 +240,7 @@ class Conversation:
 
     def _is_silent(self, item_id: str) -> bool:
         item = self._items[item_id]
-        return item.response_id in self._open or is_empty(item)
+        return item_id in self._forgotten or item.response_id in self._open or is_empty(item)
 
     def _segments(self, item_id: str) -> tuple[Segment, ...]:
         item = self._items[item_id]

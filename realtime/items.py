@@ -146,6 +146,29 @@ def segments(item: Item, rate_hz: int) -> tuple[Segment, ...]:
     return (base.Begin(item.role), *inside, base.End())
 
 
+AUDIO_TOKENS_PER_S, CHARACTERS_PER_TOKEN, PICTURE_TOKENS = 13.0, 4.0, 250.0
+"""Roughly what things take in a context; 13 a second is Qwen3-Omni's."""
+
+
+def weight(item: Item, rate_hz: int) -> float:
+    """About how many tokens the item takes in the engine's context."""
+    tokens = len(item.arguments + item.output) / CHARACTERS_PER_TOKEN
+    for part in item.content:
+        match part:  # an InputAudio without samples is its transcript
+            case InputAudio(samples=samples, frames=frames) if samples is not None:
+                tokens += AUDIO_TOKENS_PER_S * len(samples) / rate_hz + PICTURE_TOKENS * len(frames)
+            case InputImage(pixels=pixels):
+                tokens += PICTURE_TOKENS if pixels is not None else 0.0
+            case (
+                InputAudio(transcript=text)
+                | InputText(text=text)
+                | OutputText(text=text)
+                | OutputAudio(transcript=text)
+            ):
+                tokens += len(text or "") / CHARACTERS_PER_TOKEN
+    return tokens
+
+
 def is_empty(item: Item) -> bool:
     """True when `segments` would give nothing; looks at no sample."""
     return item.kind == "message" and all(_nothing(part) for part in item.content)

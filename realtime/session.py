@@ -15,7 +15,7 @@ from collections.abc import Callable
 from models.base import Spec
 from realtime import protocol_events as wire
 from realtime.conversation import Conversation, Entry
-from realtime.errors import ClientError, Conflict, NotActive, NothingToCommit, ParleyError, ServerFull
+from realtime.errors import ClientError, Conflict, ContextFull, NotActive, NothingToCommit, ParleyError, ServerFull
 from realtime.events import (
     AudioIn,
     ClientEvent,
@@ -281,6 +281,8 @@ class Session:
 
     def _failed(self, failed: Failed) -> None:
         self._context.stale = True
+        if failed.code == ContextFull.code:
+            self._conversation.make_room()
         if self._replies.fail(failed) is not None:
             self._ears.notice(Event.FAILED)
         if failed.fatal:
@@ -297,6 +299,8 @@ class Session:
         if self._replies.over(self._now) and not self._ears.undecided:
             self._replies.end()
             self._quiet_since_s = self._now
+            if self._replies.context_share > self._config.fullest and self._conversation.make_room():
+                self._context.stale = True
             self._ears.notice(Event.DONE)
 
     # --- the floor ---

@@ -38,6 +38,8 @@ class SessionConfig:
     """Audio that may wait in an open message. Beyond it: an error in manual mode, the end of the turn otherwise."""
     least_commit_ms: int = 100
     """A shorter commit is refused, as in the API."""
+    fullest: float = 0.75
+    """When a reply leaves more than this share of the model's context used, the oldest turns are dropped from it."""
     no_audio_s: float = 2.0
     """In the middle of a turn, no audio at all for this long (mute, lost network) ends it."""
     frame_fresh_s: float = 3.0

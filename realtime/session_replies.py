@@ -8,7 +8,7 @@ from models.base import Spec
 from realtime import protocol_events as wire
 from realtime.conversation import Conversation
 from realtime.errors import EngineFailed, ParleyError
-from realtime.events import Cancel, Failed, Flush, Playout, Reply
+from realtime.events import Cancel, Failed, Finished, Flush, Playout, Reply
 from realtime.playback import Heard, Playback
 from realtime.protocol_messages import CreateResponse
 from realtime.protocol_response import ResponseWriter
@@ -49,6 +49,7 @@ class Replies:
         self._shifts = 0  # of the listener's clock, as far as the engine knows
         self._made_before = 0  # samples of this epoch's earlier replies
         self._pauses = bool(config.player_pauses)
+        self._context_tokens = 0
         self.ran_dry = False
         """The last reply that was heard had to wait for the engine: it is busy."""
 
@@ -69,6 +70,11 @@ class Replies:
     def all_told(self) -> bool:
         """The last response is done on the wire, though it may still be heard."""
         return self._running is not None and self._running.writer.done
+
+    @property
+    def context_share(self) -> float:
+        """How much of the model's context the latest reply filled, with all before it."""
+        return self._context_tokens / self._spec.context_tokens
 
     @property
     def tokens(self) -> int:
@@ -133,7 +139,9 @@ class Replies:
         if self._running is None or output.epoch < self.epoch:
             return False
         self._running.take(output)
-        if self._running.finished is output:
+        if isinstance(output, Finished):
+            used = output.usage
+            self._context_tokens = used.input_text + used.input_audio + used.input_image + used.output_text
             self._context.replied(self._running.key)
         return True
 

@@ -46,6 +46,7 @@ class Answer:
     calls: tuple[tuple[str, str], ...] = ()
     broken: str = ""
     fails_after_s: float | None = None
+    code: str = "engine_failed"
     reason: str = "completed"
     ttft_s: float = 0.05
     frame_s: float = 0.02
@@ -64,6 +65,8 @@ class Running:
 class SmallEngine:
     answers: list[Answer] = field(default_factory=list)
     refuse: bool = False
+    usage: bool = False
+    """Count what is in the context, as the engine does."""
     transcript_s: float = 0.4
     words: str = "how hot is it"
     context: list[tuple[str, tuple[Segment, ...]]] = field(default_factory=list)
@@ -119,6 +122,9 @@ class SmallEngine:
             made = self.running.outputs.pop(0)[1]
             self.running.tokens = max(self.running.tokens, getattr(made, "tokens", 0))
             out.append(made)
+            if isinstance(made, Finished) and self.usage:
+                heard = sum(int(n) for kind, n in self.heard() if kind == "audio")  # type: ignore[call-overload]
+                out[-1] = made = replace(made, usage=Usage(0, 13 * heard // 16_000, 0, 0, self.running.tokens, 0))
             if isinstance(made, Failed):
                 self.running = None
             elif isinstance(made, Finished):
@@ -189,7 +195,7 @@ def schedule(command: Reply, answer: Answer, now: float) -> Iterable[tuple[float
     made.append((at, Finished(session, epoch, answer.reason, usage, timing)))
     yield from ((t, o) for t, o in made if t < stop_s)
     if stop_s < float("inf"):
-        yield stop_s, Failed(session, epoch, "engine_failed", "a step failed")
+        yield stop_s, Failed(session, epoch, answer.code, "a step failed")
 
 
 def flat(segments: Iterable[Segment]) -> list[tuple[str, object]]:

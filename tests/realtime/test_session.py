@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from realtime.events import Extend, Playout, Rewind
@@ -9,7 +11,7 @@ from realtime.overlap import OverlapRules
 from realtime.playback import Pacing
 from realtime.session_config import SessionConfig
 from realtime.turns import State
-from tests.realtime.script import Script
+from tests.realtime.script import SPEC, Script
 from tests.realtime.small_engine import ANSWER, Answer, SmallEngine
 
 MANUAL = {"audio": {"input": {"turn_detection": None}}}
@@ -266,3 +268,36 @@ def test_an_hour_of_conversation() -> None:
         script.mute(38.0)
     assert len(script.of("response.done")) == 90
     assert script.now == pytest.approx(3600, abs=5)
+
+
+def test_a_call_has_no_hard_end() -> None:
+    spec = replace(SPEC, context_tokens=600)
+    script = Script(SmallEngine(usage=True), spec=spec, instructions="Be brief.")
+    most = 0
+    for _ in range(60):
+        script.say(1.5)
+        script.wait(0.5)
+        script.mute(6)
+        most = max(most, sum(int(n) for kind, n in script.engine.heard() if kind == "audio"))  # type: ignore[call-overload]
+    script.finish()
+    assert {e["response"]["status"] for e in script.of("response.done")} == {"completed"}
+    assert len(script.of("response.done")) == 60
+    assert most < 16_000 * 600 / 13
+    assert script.engine.heard()[0] == ("Instructions", "Be brief.")
+    assert script.engine.heard() == script.remembered()
+    assert [what for kind, what in script.engine.heard() if kind == "begin"][-2:] == ["user", "assistant"]
+    kept = [item for item in script.session._conversation.items if item.samples]
+    assert len(kept) < 60
+
+
+def test_a_full_context_makes_room_and_the_next_turn_is_answered() -> None:
+    script = Script(SmallEngine([Answer("One."), Answer("Two."), Answer(fails_after_s=0.1, code="context_full")]))
+    for _ in range(4):
+        script.say(1.0)
+        script.wait(5)
+    script.finish()
+    states = [e["response"]["status"] for e in script.of("response.done")]
+    assert states[-1] == "completed"
+    assert script.errors() == ["context_full"]
+    assert len([1 for kind, _ in script.engine.heard() if kind == "audio"]) < 4
+    assert script.engine.heard() == script.remembered()
