@@ -233,9 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny checkpoint, one short turn: does it run?")
     parser.add_argument("--json", type=Path, default=None)
-    parser.add_argument(
-        "--model", default="", help="a checkpoint folder; default: a random one, about 100M"
-    )
+    parser.add_argument("--model", default="", help="a checkpoint folder; default: a random one, about 100M")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each question")
     parser.add_argument("--turns", type=int, default=2)

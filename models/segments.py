@@ -1,7 +1,7 @@
 """What is said to a model: a conversation as segments, a slot's input as parts, a reply as readings. Plain data.
 
-A *segment* is what the session sends: no tokens, no template. A *part* is what a thinker's slot takes. Audio and Frame are
-both: they pass through the Prompt as they are. A *reading* is what a reply's tokens mean.
+A *segment* is what the session sends: no tokens, no template. A *part* is what a thinker's slot takes. Audio and Frame
+are both: they pass through the Prompt as they are. A *reading* is what a reply's tokens mean.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .think import Thinking
 
 SPEECH_WEIGHTS = "speech.safetensors"
 SPEECH_CONFIG = "speech_config.json"
-MAX_BYTES = 30_000_000
+MAX_BYTES = 30 << 20
 MIN_PIXELS, MAX_PIXELS = 64 * 64, 128 * 128
 _EXPERT = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
 
@@ -145,6 +145,23 @@ PREPROCESSOR: dict[str, Any] = {
 }
 
 
+def _save(shards: list[dict[str, Tensor]], folder: Path) -> None:
+    """float16 files, one a shard, with the index that a checkpoint of several files has."""
+    names: dict[str, str] = {}
+    for number, tensors in enumerate(shards, 1):
+        largest = max(float(value.detach().abs().max()) for value in tensors.values())
+        if not largest < torch.finfo(torch.float16).max:
+            raise ValueError(f"a weight of {largest:.3g} does not fit 16 bits: the training went wrong")
+        half = {name: value.detach().to(torch.float16).contiguous().clone() for name, value in tensors.items()}
+        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_file(half, folder / file, metadata={"format": "pt"})
+        names |= dict.fromkeys(half, file)
+    if len(shards) > 1:
+        size = sum(value.numel() * 2 for tensors in shards for value in tensors.values())
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(names.items()))}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
 def export(work: Path, folder: Path) -> Path:
     """Writes the checkpoint into `folder`, anew. The speech half is taken from `work/speak` when it is there.
 
@@ -155,20 +172,16 @@ def export(work: Path, folder: Path) -> Path:
     partial.mkdir(parents=True)
     model, step, _ = think.open_student(work, averaged=True)
     bpe = tokenizer.load(work / "tokenizer")
-    tensors = dict(released(model))
+    shards = [dict(released(model))]
     speech: dict[str, Any] = {}
     speak = work / "speak"
     if (speak / SPEECH_WEIGHTS).exists():
         speech = json.loads((speak / SPEECH_CONFIG).read_text())
-        tensors |= load_file(speak / SPEECH_WEIGHTS)
+        shards.append(load_file(speak / SPEECH_WEIGHTS))
         for extra in speak.iterdir():
             if extra.name not in (SPEECH_WEIGHTS, SPEECH_CONFIG) and extra.is_file():
                 shutil.copy(extra, partial / extra.name)
-    largest = max(float(value.detach().abs().max()) for value in tensors.values())
-    if not largest < torch.finfo(torch.float16).max:
-        raise ValueError(f"a weight of {largest:.3g} does not fit 16 bits: the training went wrong")
-    half = {name: value.detach().to(torch.float16).contiguous().clone() for name, value in tensors.items()}
-    save_file(half, partial / "model.safetensors", metadata={"format": "pt"})
+    _save(shards, partial)
     tokenizer.save(bpe, partial)
     for name, value in {
         "config.json": config(bpe, speech),

@@ -21,6 +21,7 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
 from . import augment, grammar, mel, pool, shapes, tokenizer
+from .work import mixed_precision
 
 BLANK = tokenizer.VOCABULARY
 EVEN_STEPS = 500
@@ -198,7 +199,7 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     for examples in loader:
         for group in (group for optimizer in both for group in optimizer.param_groups):
             group["lr"] = RATE * min((step + 1) / 150, 1.0)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             hidden = model([e.mel for e in examples])
             loss = ctc_loss(model.head, hidden, [e.labels for e in examples])
             if step < EVEN_STEPS:

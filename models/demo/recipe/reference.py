@@ -75,7 +75,7 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         self.bpe = tokenizer.load(folder)
-        weights = load_file(folder / "model.safetensors")
+        weights = {name: value for file in folder.glob("model*.safetensors") for name, value in load_file(file).items()}
         self.model = Thinking(weights["thinker.model.embed_tokens.weight"].float())
         self.model.load_state_dict(_own_names(weights), strict=False)
         self.model.eval()

@@ -20,6 +20,7 @@ from . import domain, pictures, shapes
 from .hear import initialise
 from .lessons import PICTURE_SIZES
 from .sequences import IGNORE, MERGE, PATCH, patches
+from .work import mixed_precision
 
 THINGS: tuple[str, ...] = (
     "",
@@ -104,7 +105,7 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     for pixels, grids, kinds, colours in DataLoader(Drawings(step + 1, batch), batch_size=None, num_workers=1):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min((step + 1) / 100, 1.0)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             kind, colour = model(pixels, grids)
             loss = functional.cross_entropy(kind.float(), kinds, ignore_index=IGNORE)
             loss = loss + functional.cross_entropy(colour.float(), colours, ignore_index=IGNORE)

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, linear, pad
 from . import codec as codec_recipe
 from . import talker as tk
 from .replies import COUNT, Reply, recordings, replies
-from .work import Progress, load_state, save_state, work_folder
+from .work import Progress, load_state, mixed_precision, save_state, work_folder
 
 BATCH = 16
 RATE = 1.5e-3
@@ -171,7 +171,7 @@ class Trainer:
         near = sorted((data[index] for index in picked), key=lambda reply: len(reply.codes))
         quarter = int(torch.randint(4, (1,), generator=self.generator)) * BATCH
         batch = Batch(near[quarter : quarter + BATCH], self.words, self.config["codec_eos_token_id"])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             losses = self.losses(batch)
         loss = losses["head"] + losses["rest"] + LOOK * losses["look"]
         self.optimizer.zero_grad()

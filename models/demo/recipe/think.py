@@ -29,6 +29,7 @@ from . import bridge, shapes, tokenizer
 from .hear import Hearing, ctc_loss, initialise, optimizers
 from .lessons import Lessons, Shares
 from .sequences import IGNORE, Batch
+from .work import mixed_precision
 
 CTC_WEIGHT = 0.3
 BALANCE_WEIGHT = 0.01
@@ -146,7 +147,7 @@ def train(
         warm = min((step - first_step + 1) / 100, 1.0)
         for group in (group for optimizer in both for group in optimizer.param_groups):
             group["lr"] = warm * (final_rate + (rate - final_rate) * 0.5 * (1 + math.cos(math.pi * gone)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             logits, sounds, balance = model(lesson)
             targets = lesson.labels[lesson.labels != IGNORE]
             words = functional.cross_entropy(logits.float(), targets)
