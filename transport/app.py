@@ -22,6 +22,7 @@ from realtime.settings import Dialect, session_object
 from transport import metrics, webrtc
 from transport.auth import SECRET_DEFAULT_SECONDS, Denied, Secret
 from transport.cors import CrossOrigin
+from transport.phone import asterisk, twilio
 from transport.service import Service
 from transport.webrtc import RtcCalls
 from transport.websocket import realtime
@@ -65,6 +66,8 @@ def _routes() -> list[BaseRoute]:
         Route("/v1/realtime/client_secrets", _guarded(client_secrets), methods=["POST"]),
         Route("/v1/realtime/sessions", _guarded(beta_sessions), methods=["POST"]),
         *webrtc.routes(),
+        *twilio.routes(),
+        *asterisk.routes(),
         Route("/v1/models", _guarded(list_models)),
         Route("/metrics", _guarded(show_metrics)),
         Route("/healthz", healthz),

@@ -27,6 +27,7 @@ from realtime.session_config import SessionConfig
 from realtime.settings import Dialect, Settings
 from transport.auth import Caller, Denied, Gate
 from transport.metrics import Metrics
+from transport.phone.policy import PhoneConfig
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class ServiceConfig:
     log_transcripts: bool = False
     ice_servers: tuple[str, ...] = ()
     """For WebRTC callers beyond this network: ``stun:HOST:PORT``, ``turn:USER:PASSWORD@HOST:PORT?transport=tcp``."""
+    phone: PhoneConfig = field(default_factory=PhoneConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
 
 
