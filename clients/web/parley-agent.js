@@ -1,0 +1,374 @@
+/**
+ * `<parley-agent>`: a conversation, in one tag.
+ *
+ *     <script type="module" src="https://voice.example/parley-agent.js"></script>
+ *     <parley-agent url="https://voice.example/v1" heading="Reception"></parley-agent>
+ *
+ * Attributes: url, token, transport (webrtc | websocket), heading, greeting, voice, instructions, push-to-talk,
+ * no-captions, theme (light | dark). Properties: `agent` (see parley.js, while connected), `tools`, `session`,
+ * `getToken` (async, instead of the attribute). Events: those of the agent, which bubble from the element: "state",
+ * "event", "problem". Colours: `--parley-accent` and its neighbours in agent-style.js; parts: `::part(talk)`...
+ */
+
+import { Agent, ParleyError } from "./parley.js";
+import { ADVICE } from "./errors.js";
+import { ICONS, VIEW } from "./agent-view.js";
+import { STYLE } from "./agent-style.js";
+
+/** @typedef {import("./transcript.js").Transcript} Transcript */
+
+const BESIDE_STREAM = ["state", "event", "problem"];
+const STATUS = { connecting: "Connecting…", connected: "", reconnecting: "Reconnecting…", closed: "" };
+
+export class ParleyAgent extends HTMLElement {
+  constructor() {
+    super();
+    const root = this.attachShadow({ mode: "open" });
+    root.innerHTML = `<style>${STYLE}</style>${VIEW}`;
+    /** @param {string} selector @returns {any} */
+    this.$ = (selector) => root.querySelector(selector);
+    /** @type {Agent | null} */
+    this.agent = null;
+    /** @type {Record<string, import("./parley.js").Tool>} */
+    this.tools = {};
+    /** @type {object} */
+    this.session = {};
+    /** @type {(() => Promise<string>) | null} */
+    this.getToken = null;
+    this.key = "";
+    this.hearing = false;
+    this.thinking = false;
+    this.holding = false;
+    this.caption = "";
+    /** @type {Transcript | null} */
+    this.transcript = null;
+    /** @type {Map<string, HTMLElement>} */
+    this.lines = new Map();
+  }
+
+  connectedCallback() {
+    this.$("h2").textContent = this.getAttribute("heading") ?? "Parley";
+    this.$(".push").checked = this.hasAttribute("push-to-talk");
+    this.$(".captions").checked = !this.hasAttribute("no-captions");
+    this.$(".transport").value = this.getAttribute("transport") ?? "webrtc";
+    this.wire();
+    this.draw();
+    this.drawLog();
+  }
+
+  disconnectedCallback() {
+    this.hangUp();
+  }
+
+  /** What the buttons do. */
+  wire() {
+    const talk = this.$(".talk");
+    talk.onclick = () => this.pressed();
+    talk.onpointerdown = () => this.hold(true);
+    talk.onpointerup = talk.onpointercancel = talk.onpointerleave = () => this.hold(false);
+    talk.onkeydown = (/** @type {KeyboardEvent} */ press) => press.key === " " && !press.repeat && this.hold(true);
+    talk.onkeyup = (/** @type {KeyboardEvent} */ press) => press.key === " " && this.hold(false);
+    this.$(".again").onclick = () => this.start();
+    this.$(".key").onsubmit = (/** @type {Event} */ event) => this.useKey(event);
+    this.$(".say").onsubmit = (/** @type {Event} */ event) => this.say(event);
+    this.$(".mute").onclick = () => this.agent?.mute(!this.agent.muted);
+    this.$(".camera").onclick = () => this.show("camera");
+    this.$(".screen").onclick = () => this.show("screen");
+    this.$(".end").onclick = () => this.hangUp();
+    this.$(".adjust").onclick = () => this.toggleSettings();
+    this.$(".microphones").onchange = (/** @type {any} */ event) => this.useMicrophone(event.target.value);
+    this.$(".push").onchange = () => this.useTurns();
+    this.$(".captions").onchange = () => this.draw();
+    this.$(".transport").onchange = () => this.agent && this.restart();
+  }
+
+  get pushToTalk() {
+    return this.$(".push").checked;
+  }
+
+  // --- a conversation ---
+
+  /** Connects. Called by the button; a page may call it too, best on a click. @param {boolean} [microphone] */
+  async start(microphone = true) {
+    if (this.agent) return;
+    this.explain(null);
+    const token = this.key || (this.getToken ? await this.getToken() : (this.getAttribute("token") ?? ""));
+    const agent = new Agent({
+      url: this.getAttribute("url") ?? "/v1/",
+      token,
+      transport: this.$(".transport").value,
+      session: this.describe(),
+      tools: this.tools,
+      microphone,
+      deviceId: this.$(".microphones").value || undefined,
+    });
+    this.agent = agent;
+    this.transcript = agent.transcript;
+    this.follow(agent);
+    this.drawLog();
+    try {
+      if (this.pushToTalk) agent.mute(true);
+      await agent.open();
+      this.drawDevices();
+      this.loop();
+    } catch (error) {
+      this.agent = null;
+      this.explain(error instanceof ParleyError ? error : new ParleyError("failed", String(error)));
+    }
+    this.draw();
+  }
+
+  /** What the session begins with, in the words of `session.update`. @returns {object} */
+  describe() {
+    /** @type {any} */
+    const given = this.session;
+    const voice = this.getAttribute("voice");
+    const instructions = this.getAttribute("instructions");
+    const input = this.pushToTalk ? { ...given.audio?.input, turn_detection: null } : given.audio?.input;
+    const output = voice ? { ...given.audio?.output, voice } : given.audio?.output;
+    return {
+      ...given,
+      ...(instructions ? { instructions } : {}),
+      audio: { ...given.audio, ...(input ? { input } : {}), ...(output ? { output } : {}) },
+    };
+  }
+
+  /** @param {Agent} agent */
+  follow(agent) {
+    agent.addEventListener("state", () => this.draw());
+    agent.addEventListener("mute", () => this.draw());
+    agent.addEventListener("transcript", () => this.drawLog());
+    agent.addEventListener("show", (/** @type {any} */ event) => this.preview(event.detail));
+    agent.addEventListener("problem", (/** @type {any} */ event) => {
+      this.agent = null;
+      this.explain(event.detail);
+      this.draw();
+    });
+    agent.addEventListener("event", (/** @type {any} */ event) => this.notice(event.detail));
+    for (const name of BESIDE_STREAM) {
+      agent.addEventListener(name, (/** @type {any} */ event) =>
+        this.dispatchEvent(new CustomEvent(name, { detail: event.detail, bubbles: true, composed: true })),
+      );
+    }
+  }
+
+  /** @param {any} event of the server */
+  notice(event) {
+    const { type } = event;
+    if (type === "input_audio_buffer.speech_started") this.hearing = true;
+    else if (type === "input_audio_buffer.speech_stopped") this.hearing = false;
+    else if (type === "response.created") [this.thinking, this.caption] = [true, ""];
+    else if (type === "response.output_audio_transcript.delta" || type === "response.output_text.delta") {
+      this.thinking = false;
+      this.caption += event.delta;
+    } else if (type === "response.done") this.thinking = false;
+    else return;
+    this.draw();
+  }
+
+  hangUp() {
+    this.agent?.close();
+    this.agent = null;
+    this.hearing = this.thinking = this.holding = false;
+    this.caption = "";
+    this.preview({ which: "camera", stream: null });
+    this.draw();
+  }
+
+  async restart() {
+    this.hangUp();
+    await this.start();
+  }
+
+  // --- what they do ---
+
+  pressed() {
+    if (!this.agent) this.start();
+    else if (this.agent.speaking) this.agent.interrupt();
+    else if (!this.pushToTalk) this.agent.mute(!this.agent.muted);
+  }
+
+  /** @param {boolean} on the button or the space bar is held down */
+  hold(on) {
+    if (!this.agent || !this.pushToTalk || this.agent.state !== "connected" || on === this.holding) return;
+    this.holding = on;
+    if (on) {
+      if (this.agent.speaking) this.agent.interrupt();
+      this.agent.send({ type: "input_audio_buffer.clear" });
+      this.agent.mute(false);
+    } else {
+      this.agent.mute(true);
+      this.agent.send({ type: "input_audio_buffer.commit" });
+      this.agent.send({ type: "response.create" });
+    }
+  }
+
+  useTurns() {
+    const turn_detection = this.pushToTalk ? null : { type: "server_vad" };
+    this.agent?.send({ type: "session.update", session: { type: "realtime", audio: { input: { turn_detection } } } });
+    this.agent?.mute(this.pushToTalk);
+    this.draw();
+  }
+
+  /** @param {Event} event */
+  async say(event) {
+    event.preventDefault();
+    const text = this.$("#say").value.trim();
+    if (!text) return;
+    this.$("#say").value = "";
+    if (!this.agent) await this.start(false);
+    this.agent?.sendText(text);
+  }
+
+  /** @param {Event} event */
+  useKey(event) {
+    event.preventDefault();
+    this.key = this.$("#key").value;
+    this.start();
+  }
+
+  /** @param {"camera" | "screen"} which */
+  async show(which) {
+    const on = this.$(`.${which}`).getAttribute("aria-pressed") !== "true";
+    try {
+      await this.agent?.[which](on);
+    } catch (error) {
+      this.$(".status").textContent = which === "camera" ? "The camera is not available" : "Nothing is shared";
+    }
+  }
+
+  /** @param {string} deviceId */
+  async useMicrophone(deviceId) {
+    await this.agent?.useMicrophone(deviceId).catch((error) => this.explain(error));
+  }
+
+  toggleSettings() {
+    const open = this.$(".settings").hidden;
+    this.$(".settings").hidden = !open;
+    this.$(".adjust").setAttribute("aria-expanded", String(open));
+    if (open) this.drawDevices();
+  }
+
+  // --- what they see ---
+
+  draw() {
+    const agent = this.agent;
+    const state = agent?.state ?? "closed";
+    const busy = state === "connecting" || state === "reconnecting";
+    const [label, glyph] = this.label(state);
+    const talk = this.$(".talk");
+    talk.innerHTML = `${glyph}<span>${label}</span>`;
+    talk.className = `talk${busy ? " busy" : ""}${state === "connected" && agent?.muted && !this.holding ? " quiet" : ""}`;
+    talk.disabled = busy;
+    this.$(".status").textContent = STATUS[state] || (agent ? this.doing(agent) : "");
+    this.$(".caption").textContent = this.$(".captions").checked ? this.caption.slice(-180) : "";
+    for (const name of ["mute", "camera", "screen", "end"]) this.$(`.${name}`).hidden = state !== "connected";
+    this.$(".screen").hidden ||= !navigator.mediaDevices?.getDisplayMedia;
+    this.$(".mute").hidden ||= this.pushToTalk;
+    this.$(".mute").setAttribute("aria-pressed", String(Boolean(agent?.muted)));
+  }
+
+  /** @param {string} state @returns {[string, string]} the button's words and picture */
+  label(state) {
+    if (state === "connecting" || state === "reconnecting") return ["One moment", ICONS.talk];
+    if (state === "closed") return ["Start talking", ICONS.talk];
+    if (this.agent?.speaking) return ["Stop", ICONS.stop];
+    if (this.pushToTalk) return [this.holding ? "Listening" : "Hold to talk", ICONS.talk];
+    return this.agent?.muted ? ["Unmute", ICONS.mute] : ["Listening", ICONS.talk];
+  }
+
+  /** @param {Agent} agent @returns {string} */
+  doing(agent) {
+    if (this.hearing) return "Hearing you";
+    if (this.thinking) return "Thinking";
+    if (agent.speaking) return "Speaking";
+    return agent.muted && !this.holding ? "Muted" : "Listening";
+  }
+
+  /** Lines are kept, so that a screen reader hears what is new and not all of it again. */
+  drawLog() {
+    const log = this.$(".log");
+    const entries = this.transcript?.entries ?? [];
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+    if (!this.lines.size) log.replaceChildren();
+    for (const [id, item] of this.lines) {
+      if (entries.some((entry) => entry.id === id)) continue;
+      item.remove();
+      this.lines.delete(id);
+    }
+    for (const entry of entries) {
+      const item = this.lines.get(entry.id) ?? log.appendChild(document.createElement("li"));
+      this.lines.set(entry.id, item);
+      write(item, entry);
+    }
+    if (!this.lines.size) log.append(this.empty());
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  }
+
+  empty() {
+    const item = document.createElement("li");
+    item.className = "empty";
+    item.textContent = this.getAttribute("greeting") ?? "Say hello. You can interrupt at any time.";
+    return item;
+  }
+
+  /** @param {{which: string, stream: MediaStream | null}} shown */
+  preview({ which, stream }) {
+    this.$(`.${which}`).setAttribute("aria-pressed", String(Boolean(stream)));
+    const video = this.$(".preview");
+    video.srcObject = stream;
+    video.hidden = !stream;
+    video.classList.toggle("mirror", which === "camera");
+  }
+
+  /** @param {ParleyError | null} problem */
+  explain(problem) {
+    const panel = this.$(".problem");
+    panel.hidden = !problem;
+    if (!problem) return;
+    const { title, advice } = ADVICE[problem.problem] ?? ADVICE.failed;
+    this.$(".problem strong").textContent = title;
+    this.$(".problem p").textContent = advice;
+    this.$(".key").hidden = problem.problem !== "key";
+    panel.dataset.problem = problem.problem;
+    console.warn("parley:", problem.message);
+  }
+
+  async drawDevices() {
+    const devices = (await navigator.mediaDevices?.enumerateDevices().catch(() => [])) ?? [];
+    const chosen = this.$(".microphones").value;
+    const options = devices
+      .filter((device) => device.kind === "audioinput")
+      .map((device, n) => new Option(device.label || `Microphone ${n + 1}`, device.deviceId));
+    this.$(".microphones").replaceChildren(...options);
+    if (options.some((option) => option.value === chosen)) this.$(".microphones").value = chosen;
+  }
+
+  /** The ring follows whoever speaks. */
+  loop() {
+    const agent = this.agent;
+    if (!agent) return;
+    const level = Math.max(agent.speaking ? agent.outputLevel() : 0, agent.inputLevel());
+    this.$(".talk").style.setProperty("--level", level.toFixed(3));
+    requestAnimationFrame(() => this.loop());
+  }
+}
+
+/**
+ * @param {HTMLElement} item
+ * @param {import("./transcript.js").Entry} entry
+ */
+function write(item, entry) {
+  const text = entry.role === "tool" ? `used ${entry.text}` : entry.text;
+  item.className = entry.open && !entry.text ? `${entry.role} dots` : entry.role;
+  if (item.dataset.shown === `${text}|${entry.cut}`) return;
+  item.dataset.shown = `${text}|${entry.cut}`;
+  item.textContent = text;
+  if (!entry.cut) return;
+  const cut = document.createElement("s");
+  cut.textContent = entry.cut;
+  cut.title = "interrupted: this was not heard";
+  item.append(cut);
+}
+
+customElements.define("parley-agent", ParleyAgent);

@@ -1,0 +1,174 @@
+/** The WebSocket way to a server: events and audio in one stream, played here and reported as it is played. */
+
+import { Level, Player, Recorder, RATE_HZ, fromBase64, toBase64 } from "./audio.js";
+import { ParleyError, refusal } from "./errors.js";
+
+const OPEN_MS = 20000;
+const FRAME_MS = 500;
+const FRAME_WIDTH = 640;
+const FLUSH_ON = ["input_audio_buffer.speech_started", "conversation.item.truncated"];
+
+export class SocketLink {
+  /** @param {import("./rtc.js").LinkOptions} options */
+  constructor(options) {
+    this.options = options;
+    this.muted = false;
+    this.level = new Level(options.context);
+    /** @type {WebSocket | null} */
+    this.socket = null;
+    /** @type {Recorder | null} */
+    this.recorder = null;
+    /** @type {Player | null} */
+    this.player = null;
+    /** @type {Record<"camera" | "screen", number>} */
+    this.timers = { camera: 0, screen: 0 };
+  }
+
+  /** @returns {Promise<boolean>} whether the session is the one we had: never */
+  async open() {
+    const { context, microphone } = this.options;
+    if (microphone && !this.recorder) this.recorder = await Recorder.open(context, microphone);
+    if (!this.player) {
+      this.player = await Player.open(context, (item, samples) => this.report(item, samples));
+      this.player.node.connect(this.level.node);
+    }
+    await this.connect();
+    this.recorder?.flow((pcm) => this.hear(pcm));
+    return false;
+  }
+
+  async connect() {
+    const url = new URL("realtime", this.options.url);
+    url.protocol = url.protocol.replace("http", "ws");
+    const key = this.options.token ? [`openai-insecure-api-key.${this.options.token}`] : [];
+    const socket = new WebSocket(url, ["realtime", ...key]);
+    this.socket = socket;
+    socket.onmessage = ({ data }) => this.take(JSON.parse(data));
+    try {
+      await opened(socket);
+    } catch {
+      this.socket = null;
+      throw await this.why();
+    }
+    socket.onclose = () => {
+      if (this.socket !== socket) return;
+      this.socket = null;
+      this.recorder?.hold();
+      this.options.ondown();
+    };
+    this.send({ type: "session.update", session: this.options.session });
+  }
+
+  /** A browser doesn't say why a WebSocket was refused: ask. @returns {Promise<ParleyError>} */
+  async why() {
+    /** @type {Record<string, string>} */
+    const headers = this.options.token ? { Authorization: `Bearer ${this.options.token}` } : {};
+    try {
+      const health = await fetch(new URL("../healthz", this.options.url), { headers });
+      if (!health.ok) {
+        const { status } = await health.json();
+        return new ParleyError(status === "loading" ? "loading" : "full", status);
+      }
+      const models = await fetch(new URL("models", this.options.url), { headers });
+      return models.ok ? new ParleyError("failed", "the WebSocket was refused") : await refusal(models);
+    } catch (error) {
+      return new ParleyError("offline", String(error));
+    }
+  }
+
+  /** @param {any} event */
+  take(event) {
+    if (event.type === "response.output_audio.delta") this.player?.play(event.item_id, fromBase64(event.delta));
+    else if (event.type === "parley.playout.pause") this.player?.pause(true);
+    else if (event.type === "parley.playout.resume") this.player?.pause(false);
+    else if (FLUSH_ON.includes(event.type)) this.flush();
+    this.options.onevent(event);
+  }
+
+  /** @param {Int16Array} pcm */
+  hear(pcm) {
+    this.send({ type: "input_audio_buffer.append", audio: toBase64(this.muted ? new Int16Array(pcm.length) : pcm) });
+  }
+
+  /**
+   * @param {string} item
+   * @param {number} samples at 24 kHz
+   */
+  report(item, samples) {
+    this.send({ type: "parley.playback", item_id: item, played_ms: (samples * 1000) / RATE_HZ });
+  }
+
+  /** @param {object} event */
+  send(event) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+  }
+
+  /** What is being said is not to be heard. */
+  flush() {
+    this.player?.flush();
+  }
+
+  /**
+   * Frames of a camera go as pictures, twice a second.
+   * @param {"camera" | "screen"} which
+   * @param {MediaStreamTrack | null} track
+   */
+  async show(which, track) {
+    clearInterval(this.timers[which]);
+    if (!track) return;
+    const video = document.createElement("video");
+    video.muted = true;
+    video.srcObject = new MediaStream([track]);
+    await video.play();
+    const canvas = document.createElement("canvas");
+    this.timers[which] = window.setInterval(() => this.frame(video, canvas), FRAME_MS);
+  }
+
+  /**
+   * @param {HTMLVideoElement} video
+   * @param {HTMLCanvasElement} canvas
+   */
+  frame(video, canvas) {
+    if (!video.videoWidth) return;
+    const scale = Math.min(1, FRAME_WIDTH / video.videoWidth);
+    canvas.width = Math.round(video.videoWidth * scale);
+    canvas.height = Math.round(video.videoHeight * scale);
+    canvas.getContext("2d")?.drawImage(video, 0, 0, canvas.width, canvas.height);
+    this.send({ type: "input_image_buffer.append", image: canvas.toDataURL("image/jpeg", 0.8).split(",")[1] });
+  }
+
+  /** @param {boolean} on */
+  mute(on) {
+    this.muted = on;
+  }
+
+  /** @param {MediaStream} stream another microphone */
+  async replaceMicrophone(stream) {
+    this.options.microphone = stream;
+    this.recorder?.close();
+    this.recorder = await Recorder.open(this.options.context, stream);
+    this.recorder.flow((pcm) => this.hear(pcm));
+  }
+
+  close() {
+    const socket = this.socket;
+    this.socket = null;
+    socket?.close(1000);
+    this.recorder?.close();
+    this.player?.close();
+    for (const timer of Object.values(this.timers)) clearInterval(timer);
+  }
+}
+
+/** @param {WebSocket} socket @returns {Promise<void>} */
+function opened(socket) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => socket.close(), OPEN_MS);
+    const settle = (/** @type {() => void} */ how) => () => {
+      clearTimeout(timer);
+      how();
+    };
+    socket.onopen = settle(resolve);
+    socket.onerror = socket.onclose = settle(reject);
+  });
+}
