@@ -27,7 +27,7 @@ from realtime.session_config import SessionConfig
 from realtime.settings import Dialect, Settings
 from transport.auth import Caller, Denied, Gate
 from transport.metrics import Metrics
-from transport.phone.policy import PhoneConfig
+from transport.phone.config import PhoneConfig
 
 log = logging.getLogger(__name__)
 

@@ -34,6 +34,7 @@ from transport.auth import Denied, choose_subprotocol
 from transport.inbox import Inbox, spell
 from transport.media import Outbound
 from transport.outbox import Outbox
+from transport.phone.watch import watch
 from transport.service import LAST_WORDS_S, Service
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,10 @@ async def realtime(websocket: WebSocket) -> None:
     offered: list[str] = websocket.scope.get("subprotocols", [])
     try:
         caller = service.admit(websocket.headers, offered)
-        if websocket.query_params.get("call_id"):
-            raise Denied(404, "call_not_found", "there is no such call to watch: connect without call_id")
+        if call_id := websocket.query_params.get("call_id"):
+            if not caller.with_key:
+                raise Denied(403, "api_key_needed", "a client secret opens sessions only; this needs an API key")
+            return await watch(websocket, websocket.app.state.phone.find(call_id))
         service.check_room()
         beta = "realtime=v1" in websocket.headers.get("openai-beta", "") or BETA_SUBPROTOCOL in offered
         settings = service.settings(caller.session, Dialect.BETA if beta else Dialect.GA)

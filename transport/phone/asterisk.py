@@ -28,8 +28,10 @@ from starlette.websockets import WebSocket
 
 from realtime.pcm import PCMA, PCMU, AudioFormat
 from transport.auth import Denied
-from transport.phone.call import Message, PhoneCall, WireError
+from transport.phone.call import About
+from transport.phone.calls import PhoneCalls, new_id
 from transport.phone.line import Line, deny, text_field
+from transport.phone.speaker import Message, WireError
 from transport.service import Service
 
 log = logging.getLogger(__name__)
@@ -63,9 +65,11 @@ async def media(websocket: WebSocket) -> None:
         return
     offered: list[str] = websocket.scope.get("subprotocols", [])
     await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    line = Line(websocket, service, "asterisk")
+    calls: PhoneCalls = websocket.app.state.phone
+    line = Line(websocket, service, calls, "asterisk")
     parameters = websocket.query_params
-    await line.run(Channel(line, parameters.get("number", ""), parameters.get("caller", "")))
+    about = About(new_id(), "asterisk", parameters.get("number", ""), parameters.get("caller", ""))
+    await line.run(Channel(line, about))
 
 
 def with_bearer(headers: Mapping[str, str]) -> dict[str, str]:
@@ -106,10 +110,9 @@ class Channel:
 
     pauses = True
 
-    def __init__(self, line: Line, number: str, caller: str) -> None:
+    def __init__(self, line: Line, about: About) -> None:
         self._line = line
-        self._number = number
-        self._caller = caller
+        self._about = about
         self._json: bool | None = None
         self._strange: set[str] = set()
 
@@ -118,7 +121,7 @@ class Channel:
     def take(self, message: Message) -> bool:
         """Raises WireError, ClientError."""
         if isinstance(message, bytes):
-            self._call.hear(message)
+            self._line.hear(message)
             return False
         event = Event.read(message)
         match event.kind:
@@ -129,9 +132,9 @@ class Channel:
             case "MEDIA_XON":
                 self._line.flowing.set()
             case "MEDIA_MARK_PROCESSED":
-                self._call.came_back(text_field(event.fields, "correlation_id"))
+                self._line.came_back(text_field(event.fields, "correlation_id"))
             case "DTMF_END":
-                self._call.press(text_field(event.fields, "digit"))
+                self._line.press(text_field(event.fields, "digit"))
             case "ERROR":
                 log.warning("asterisk: %.200r", event.fields.get("error_text"))
             case kind if kind not in _IGNORED:
@@ -139,21 +142,11 @@ class Channel:
         return False
 
     def _start(self, event: Event, text: str) -> None:
-        if self._json is not None:
-            raise WireError("MEDIA_START came twice")
         self._json = text.lstrip().startswith("{")
         name = text_field(event.fields, "format")
         if name not in FORMATS:
             raise WireError(f"the format {name[:20]!r} is not taken: dial with c(ulaw) or c(slin16)")
-        if self._line.begin(self._number, self._caller, FORMATS[name], self):
-            self._line.outbox.push(self._say("ANSWER"))
-            self._call.start()
-
-    @property
-    def _call(self) -> PhoneCall:
-        if self._line.call is None:
-            raise WireError("MEDIA_START must come first")
-        return self._line.call
+        self._line.begin(self._about, FORMATS[name])
 
     def _wonder(self, kind: str) -> None:
         """A newer Asterisk may say more: each kind is noted once."""
@@ -165,7 +158,11 @@ class Channel:
 
     def media(self, frame: bytes, mark: str) -> Iterable[Message]:
         yield frame
-        yield self._say("MARK_MEDIA", mark)
+        if mark:
+            yield self._say("MARK_MEDIA", mark)
+
+    def accepted(self) -> Iterable[Message]:
+        return [self._say("ANSWER")]
 
     def clear(self) -> Iterable[Message]:
         self._line.flowing.set()

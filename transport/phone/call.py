@@ -1,136 +1,203 @@
 """A phone call as a session: what any carrier's call has in common, whatever its wire.
 
-    their audio -> hear -> AudioIn                Play -> frames, each with a mark behind it
-    a mark      -> came_back -> Played            Flush -> clear
-    a key       -> press -> a user message        parley.playout.pause / resume -> pause / resume
+    their audio -> hear  -> AudioIn                Play -> the speaker         Flush -> its cut
+    a key       -> press -> a user message         parley.playout.pause / resume -> its pause / resume
+    a mark      -> played -> Played                a function of ours that the model calls -> tools
 
-The policy of the called number says how it begins and how long it may be. Nobody reads the session's events here; what
-is in them that matters to a phone (the end of a reply's audio, pauses) is taken out.
+The policy of the number says how it begins and how long it may be. An application may watch: it gets the session's
+events and may feed its own (``watch``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
-
+from models.base import Pcm
 from realtime.events import AudioIn, ClientEvent, Effect, Flush, Hangup, Play, Played, Send
-from realtime.pcm import AudioFormat, decode, encode
 from realtime.playback import Pacing
-from transport.media import Inbound, Outbound
-from transport.outbox import Outbox
-from transport.phone.marks import Marks
+from transport.media import Inbound
+from transport.phone.hold import HoldMusic
 from transport.phone.policy import Policy
+from transport.phone.recording import Recorder, open_recorder
+from transport.phone.tools import Tools, Unable
 from transport.service import Service
 
 log = logging.getLogger(__name__)
 
-Message = str | bytes
-FRAME_S = 0.02
-PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=100.0)
-"""Before the first mark is back, and after the last, the way to the ear is taken to be 100 ms long."""
 DIGITS = frozenset("0123456789*#ABCD")
 DIGITS_S = 2.0
 """Keys pressed within so much of each other are one entry; ``#`` ends it at once."""
 MAX_DIGITS = 32
-NORMAL, PROTOCOL_ERROR, POLICY_VIOLATION = 1000, 1002, 1008  # WebSocket close codes (RFC 6455 section 7.4.1)
+NORMAL = 1000  # WebSocket close code (RFC 6455 section 7.4.1)
+GOODBYE_S = 0.5
+"""From the end of our last words, by our clock, to hanging up: they are still on their way to the ear."""
 _AUDIO_DONE = {"response.output_audio.done", "response.audio.done"}
+_SPEAKING = {
+    "output_audio_buffer.started": True,
+    "output_audio_buffer.stopped": False,
+    "output_audio_buffer.cleared": False,
+}
 
 
-class WireError(Exception):
-    """The carrier sent what its format does not have. The text says what; the call is over."""
+@dataclass(frozen=True)
+class About:
+    """Which call this is."""
+
+    id: str
+    carrier: str
+    """``sip``, ``twilio``, ``telnyx`` or ``asterisk``."""
+    number: str
+    """Ours."""
+    caller: str
+    """Theirs."""
+    outbound: bool = False
+    """We called them."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the signalling, for the application that decides."""
 
 
-class Wire(Protocol):
-    """How one carrier spells what is done to its call. Each gives the messages, in order."""
+class Speaker(Protocol):
+    """Our voice on one wire. Plain calls, none blocks."""
 
+    pacing: Pacing
     pauses: bool
     """It can hold its playback and go on."""
 
-    def media(self, frame: bytes, mark: str) -> Iterable[Message]:
-        """20 ms to be played, and a mark that comes back when it has been."""
+    def play(self, effect: Play) -> None:
+        """Audio of a reply that is due."""
 
-    def clear(self) -> Iterable[Message]:
-        """What waits to be played is thrown away."""
+    def finish(self) -> None:
+        """The item's audio is complete."""
 
-    def pause(self) -> Iterable[Message]:
+    def cut(self) -> None:
+        """What was not heard yet is not to be."""
+
+    def pause(self) -> None:
         """Playback stands still."""
 
-    def resume(self) -> Iterable[Message]:
+    def resume(self) -> None:
         """And goes on."""
 
-    def hang_up(self) -> Iterable[Message]:
-        """The last words before the socket is closed."""
+    def sound(self, pcm: Pcm, rate_hz: int) -> None:
+        """Sound that is part of no reply (music, tones), due now: float32 [n]."""
+
+
+class Leg(Protocol):
+    """What one wire can do to its call."""
+
+    @property
+    def speaker(self) -> Speaker: ...
+
+    def hang_up(self, hangup: Hangup) -> None:
+        """Ends the call; ``PhoneCall.close`` follows. Twice is once."""
+
+    def send_digits(self, digits: str) -> None:
+        """As if they were pressed here. Raises Unable."""
+
+    async def refer(self, target: str) -> None:
+        """Sends them on to ``target``; returns once that has worked, then the call ends. Raises Unable."""
 
 
 class PhoneCall:
-    """One call that was taken, as its wire holds it. ``fmt`` is the wire's, both ways."""
+    """One call that was taken."""
 
-    def __init__(
-        self, service: Service, policy: Policy, fmt: AudioFormat, wire: Wire, outbox: Outbox[str | bytes]
-    ) -> None:
-        """Raises ClientError where the model can't do what the policy says."""
-        self._service = service
+    def __init__(self, service: Service, about: About, policy: Policy, session: Mapping[str, Any], leg: Leg) -> None:
+        """``session``: what whoever accepted the call wants, over the policy. Raises ClientError."""
+        self.about = about
         self._policy = policy
-        self._fmt = fmt
-        self._wire = wire
-        self._outbox = outbox
+        self._leg = leg
         self._loop = asyncio.get_running_loop()
+        self._tools = Tools(policy, self)
         spec = service.spec
-        self._rate_hz = spec.output_rate_hz
         self._inbound = Inbound(spec.input_rate_hz)
-        self._outbound = Outbound(spec.output_rate_hz)
-        self._marks = Marks(spec.output_rate_hz)
-        self._frame_bytes = round(FRAME_S * fmt.rate_hz) * fmt.bytes_per_sample
-        self._item_id = ""
-        self._framed = 0  # samples of the item that went out in frames, at the wire's rate
-        self._rest = b""  # of the item, less than a frame
         self._digits = ""
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        config = replace(service.config.session, pacing=PACING, player_pauses=wire.pauses)
-        self._call = service.open(service.settings(policy.session()), self._emit, config)
+        self._watchers: list[Callable[[dict[str, Any]], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._speaking = False
+        self._silent = asyncio.Event()
+        self._silent.set()
+        self._held = False
+        self._music = HoldMusic(leg.speaker.sound, policy.hold_music)
+        self._recorder: Recorder | None = None
+        speaker = leg.speaker
+        config = replace(
+            service.config.session, pacing=speaker.pacing, player_pauses=speaker.pauses, output_buffer_events=True
+        )
+        settings = service.settings(policy.session(self._tools.definitions(session), session))
+        self._call = service.open(settings, self._emit, config)
+        self._recorder = open_recorder(policy, about, spec.input_rate_hz, spec.output_rate_hz)
+        self._over: Hangup | None = None
 
     @property
     def number(self) -> int:
         """For the log."""
         return self._call.number
 
+    @property
+    def settings(self) -> Any:
+        """The session's, as they are now."""
+        return self._call.session.settings
+
     def start(self) -> None:
-        """The session begins, and greets if it is to speak first."""
-        self._timers["length"] = self._loop.call_later(60 * self._policy.max_minutes, self._too_long)
+        """The session claims its slot; nothing is said yet."""
         self._call.start()
+
+    async def refused(self) -> str:
+        """Why the engine did not let the session in, "" when it did. Waits for its word."""
+        await self._call.settled.wait()
+        return self._over.reason if self._over is not None else ""
+
+    def answered(self) -> None:
+        """Both ends are there: we greet if we are to speak first."""
+        self._timers["length"] = self._loop.call_later(60 * self._policy.max_minutes, self._too_long)
         if (greeting := self._policy.first_words()) is not None:
-            self._call.feed(ClientEvent(greeting))
+            self.feed(greeting)
 
     def close(self) -> None:
         """The line is gone. Once."""
         for timer in self._timers.values():
             timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._music.stop()
         self._call.close()
+        for watcher in [*self._watchers]:
+            watcher({"type": "parley.call.ended", "call_id": self.about.id})
+        if self._recorder is not None:
+            self._recorder.close(self._loop.time())
 
     # --- in ------------------------------------------------
 
-    def hear(self, data: bytes) -> None:
-        """The caller's audio, in the wire's format. Raises InvalidAudio."""
-        pcm = self._inbound.push(decode(data, self._fmt), self._fmt.rate_hz)
-        if len(pcm):
-            self._call.feed(AudioIn(pcm))
+    def hear(self, pcm: Pcm, rate_hz: int) -> None:
+        """The caller's audio, float32 [n]."""
+        heard = self._inbound.push(pcm, rate_hz)
+        if not len(heard):
+            return
+        if self._recorder is not None:
+            self._recorder.caller(heard, self._loop.time())
+        if not self._held:
+            self._call.feed(AudioIn(heard))
 
-    def came_back(self, mark: str) -> None:
-        """What was sent before this mark has been played."""
-        if (played := self._marks.came_back(mark, self._loop.time())) is not None:
-            self._call.feed(Played(*played))
+    def played(self, item_id: str, samples: int) -> None:
+        """The far end reports playout."""
+        self._call.feed(Played(item_id, samples))
+
+    def feed(self, event: Mapping[str, Any]) -> None:
+        """A client event of an application's, or of our own making."""
+        self._call.feed(ClientEvent(event))
 
     def press(self, digit: str) -> None:
-        """A key: we fall silent; once all are pressed, they are a message of the caller's. Raises WireError."""
+        """A key: we fall silent; once all are pressed, they are a message of the caller's. Raises ValueError."""
         if digit not in DIGITS:
-            raise WireError(f"{digit[:20]!r} is no key of a telephone")
-        self._silence()
+            raise ValueError(f"{digit[:20]!r} is no key of a telephone")
+        self.silence()
         self._digits += digit
+        self._tell({"type": "parley.call.dtmf", "call_id": self.about.id, "digit": digit})
         if (timer := self._timers.pop("digits", None)) is not None:
             timer.cancel()
         if digit == "#" or len(self._digits) >= MAX_DIGITS:
@@ -138,19 +205,58 @@ class PhoneCall:
         else:
             self._timers["digits"] = self._loop.call_later(DIGITS_S, self._pressed)
 
-    def _silence(self) -> None:
-        self._call.feed(ClientEvent({"type": "output_audio_buffer.clear"}))
+    def silence(self) -> None:
+        """Whatever is being said is cut where they have heard it."""
+        self.feed({"type": "output_audio_buffer.clear"})
 
     def _pressed(self) -> None:
         text, self._digits = f"[The caller pressed {self._digits} on the telephone's keypad.]", ""
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
-        self._call.feed(ClientEvent({"type": "conversation.item.create", "item": item}))
-        self._silence()  # a reply may have begun since the key
-        self._call.feed(ClientEvent({"type": "response.create"}))
+        self.feed({"type": "conversation.item.create", "item": item})
+        self.silence()  # a reply may have begun since the key
+        self.feed({"type": "response.create"})
 
     def _too_long(self) -> None:
         log.info("session %d: its %g minutes are over", self.number, self._policy.max_minutes)
-        self._end(Hangup(NORMAL, "the call's time is over"))
+        self.hang_up("the call's time is over")
+
+    # --- what the model and applications may do to it ------------------------------------------------
+
+    def hang_up(self, reason: str = "hung up") -> None:
+        """Now."""
+        self._end(Hangup(NORMAL, reason))
+
+    async def spoken(self) -> None:
+        """Waits until what is being said has been heard."""
+        await self._silent.wait()
+        await asyncio.sleep(GOODBYE_S)
+
+    async def transfer(self, target: str) -> None:
+        """Sends the caller on to ``target``; then this call is over. Raises Unable."""
+        await self._leg.refer(self._policy.transfer_target(target))
+
+    def send_digits(self, digits: str) -> None:
+        """Raises Unable."""
+        if not digits or len(digits) > MAX_DIGITS or not set(digits) <= DIGITS:
+            raise Unable(f"digits are 1 to {MAX_DIGITS} of 0-9 * # A-D, not {digits[:40]!r}")
+        self._leg.send_digits(digits)
+
+    def hold(self, held: bool) -> None:
+        """They hear music and we hear nothing, or everything is as before."""
+        if held == self._held:
+            return
+        self._held = held
+        if held:
+            self.silence()
+            self._music.start()
+        else:
+            self._music.stop()
+        self._tell({"type": "parley.call.held" if held else "parley.call.resumed", "call_id": self.about.id})
+
+    def watch(self, watcher: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        """``watcher`` gets every event of the session from now on; gives what ends that."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
 
     # --- out ------------------------------------------------
 
@@ -159,65 +265,45 @@ class PhoneCall:
             case Send(event):
                 self._notice(event)
             case Play():
-                self._play(effect)
+                if self._recorder is not None:
+                    self._recorder.ours(effect.pcm, self._loop.time())
+                self._leg.speaker.play(effect)
             case Flush():
-                self._cut()
+                if self._recorder is not None:
+                    self._recorder.cut(self._loop.time())
+                self._leg.speaker.cut()
             case Hangup():
                 self._end(effect)
 
     def _notice(self, event: dict[str, Any]) -> None:
-        kind = event.get("type")
+        kind = str(event.get("type"))
         if kind in _AUDIO_DONE:
-            self._finish()
+            self._leg.speaker.finish()
         elif kind == "parley.playout.pause":
-            self._marks.pause(self._loop.time())
-            self._push(self._wire.pause())
+            self._leg.speaker.pause()
         elif kind == "parley.playout.resume":
-            self._resume()
+            self._leg.speaker.resume()
+        elif kind in _SPEAKING:
+            self._speak(_SPEAKING[kind])
+        elif kind == "response.done" and (doing := self._tools.asked(event)) is not None:
+            task = self._loop.create_task(doing)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self._tell(event)
 
-    def _play(self, effect: Play) -> None:
-        if effect.item_id != self._item_id:
-            self._outbound.reset()
-            self._item_id, self._framed, self._rest = effect.item_id, 0, b""
-        self._send(self._outbound.encode(effect.pcm, self._fmt))
+    def _speak(self, speaking: bool) -> None:
+        self._speaking = speaking
+        if speaking:
+            self._silent.clear()
+        else:
+            self._silent.set()
 
-    def _finish(self) -> None:
-        """The item's tail, filled up to a frame: carriers drop or garble less."""
-        if not self._item_id:
-            return
-        self._send(self._outbound.flush())
-        if self._rest:
-            missing = (self._frame_bytes - len(self._rest)) // self._fmt.bytes_per_sample
-            self._send(encode(np.zeros(missing, np.int16), self._fmt))
-        self._item_id = ""
-
-    def _send(self, data: bytes) -> None:
-        """Audio of the item, in whole frames, each with its mark."""
-        self._rest += data
-        while len(self._rest) >= self._frame_bytes:
-            frame, self._rest = self._rest[: self._frame_bytes], self._rest[self._frame_bytes :]
-            self._framed += len(frame) // self._fmt.bytes_per_sample
-            samples = self._framed * self._rate_hz // self._fmt.rate_hz
-            mark = self._marks.send(self._item_id, samples, FRAME_S, self._loop.time())
-            self._push(self._wire.media(frame, mark), audio=True)
-
-    def _cut(self) -> None:
-        self._outbox.cut()
-        self._outbound.reset()
-        self._item_id, self._rest = "", b""
-        self._marks.cleared()
-        self._push(self._wire.clear())
-        self._resume()
-
-    def _resume(self) -> None:
-        if self._marks.paused:
-            self._marks.resume(self._loop.time())
-            self._push(self._wire.resume())
+    def _tell(self, event: dict[str, Any]) -> None:
+        if self._recorder is not None:
+            self._recorder.note(event, self._loop.time())
+        for watcher in [*self._watchers]:
+            watcher(event)
 
     def _end(self, hangup: Hangup) -> None:
-        self._push(self._wire.hang_up())
-        self._outbox.close(hangup)
-
-    def _push(self, messages: Iterable[Message], *, audio: bool = False) -> None:
-        for message in messages:
-            self._outbox.push(message, audio=audio)
+        self._over = self._over or hangup
+        self._leg.hang_up(hangup)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Protocol
 
 from starlette.responses import JSONResponse
@@ -18,79 +17,147 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from realtime.errors import ClientError
 from realtime.events import Hangup
-from realtime.pcm import AudioFormat
+from realtime.pcm import AudioFormat, decode
 from transport.auth import Denied
 from transport.outbox import Outbox
-from transport.phone.call import POLICY_VIOLATION, PROTOCOL_ERROR, Message, PhoneCall, Wire, WireError
+from transport.phone import hold
+from transport.phone.call import About, PhoneCall
+from transport.phone.calls import PhoneCalls, Turned
+from transport.phone.policy import Policy
+from transport.phone.speaker import MarkedSpeaker, Message, Wire, WireError
+from transport.phone.tools import Unable
 from transport.service import LAST_WORDS_S, Service
 
 log = logging.getLogger(__name__)
 
 START_S = 10.0
 """A carrier must say within so much of connecting which call this is."""
-INTERNAL_ERROR = 1011  # RFC 6455 section 7.4.1
+PROTOCOL_ERROR, POLICY_VIOLATION, INTERNAL_ERROR = 1002, 1008, 1011  # RFC 6455 section 7.4.1
 MAX_MESSAGE_BYTES = 1024 * 1024
 
 
 class Carrier(Wire, Protocol):
     """A wire that understands what comes."""
 
+    def accepted(self) -> Iterable[Message]:
+        """The call is taken."""
+
     def take(self, message: Message) -> bool:
         """One message; True when it was the last of the call. Raises WireError, or ClientError for broken audio."""
 
 
 class Line:
-    """One WebSocket of a carrier. ``flowing`` cleared keeps media back, for carriers that ask for that."""
+    """One WebSocket of a carrier: its call's leg. ``flowing`` cleared keeps media back, for carriers that ask so."""
 
-    def __init__(self, websocket: WebSocket, service: Service, name: str) -> None:
-        self.service = service
-        self.outbox: Outbox[str | bytes] = Outbox()
+    def __init__(self, websocket: WebSocket, service: Service, calls: PhoneCalls, name: str) -> None:
+        self.outbox: Outbox[Message] = Outbox()
         self.flowing = asyncio.Event()
         self.flowing.set()
         self._websocket = websocket
+        self._service = service
+        self._calls = calls
         self._name = name
-        self.call: PhoneCall | None = None
+        self._carrier: Carrier
+        self._fmt: AudioFormat
+        self._begun = False
+        self._asking: asyncio.Task[None] | None = None
+        self._call: PhoneCall | None = None
+        self.speaker: MarkedSpeaker
 
     # --- a call begins ------------------------------------------------
 
-    def begin(self, number: str, caller: str, fmt: AudioFormat, wire: Wire) -> bool:
-        """The carrier said which call this is: takes it, or hangs up as the policy says. Raises ClientError."""
-        config = self.service.config.phone
-        policy = config.policy(number)
-        objection = config.objection(number, caller, datetime.now(UTC))
-        if policy is None or objection:
-            self.refuse(objection, wire)
-            return False
-        try:
-            self.service.check_room()
-        except Denied as denied:
-            self.refuse(denied.code, wire)
-            return False
-        self.call = PhoneCall(self.service, policy, fmt, wire, self.outbox)
-        log.info("session %d: a call to %.40r over %s", self.call.number, number, self._name)
-        return True
+    def begin(self, about: About, fmt: AudioFormat) -> None:
+        """The carrier said which call this is: takes it, asks the number's application, or hangs up as policy says.
 
-    def refuse(self, code: str, wire: Wire) -> None:
-        """The call is not taken."""
-        log.info("%s: a call is refused: %s", self._name, code)
-        self.service.metrics.refused(code)
-        for message in wire.hang_up():
+        Raises WireError when it was said before."""
+        if self._begun:
+            raise WireError("the start of the call came twice")
+        self._begun, self._fmt = True, fmt
+        try:
+            policy = self._calls.policy(about)
+            if policy.webhook:
+                self._asking = asyncio.create_task(self._ask(about, policy))
+            else:
+                self._take_call(about, policy, {})
+        except Turned as turned:
+            self._refuse(about, turned)
+
+    async def _ask(self, about: About, policy: Policy) -> None:
+        try:
+            self._take_call(about, policy, await self._calls.decide(about, policy))
+        except Turned as turned:
+            self._refuse(about, turned)
+
+    def _take_call(self, about: About, policy: Policy, session: Mapping[str, object]) -> None:
+        self.speaker = MarkedSpeaker(self._service.spec.output_rate_hz, self._fmt, self._carrier, self.outbox)
+        self._call = self._calls.open(about, policy, session, self)
+        for message in self._carrier.accepted():
             self.outbox.push(message)
-        self.outbox.close(Hangup(POLICY_VIOLATION, code))
+        self._call.start()
+        self._call.answered()
+
+    def _refuse(self, about: About, turned: Turned) -> None:
+        self._calls.refused(about, turned.code)
+        self.hang_up(Hangup(POLICY_VIOLATION, turned.code))
+
+    # --- what its call wants ------------------------------------------------
+
+    def hang_up(self, hangup: Hangup) -> None:
+        if self.outbox.closing is None:
+            for message in self._carrier.hang_up():
+                self.outbox.push(message)
+            self.outbox.close(hangup)
+
+    def send_digits(self, digits: str) -> None:
+        self.speaker.sound(hold.tones(digits), hold.RATE_HZ)
+
+    async def refer(self, target: str) -> None:
+        raise Unable(f"{self._name} calls can't be sent on from here: use the carrier's own API")
+
+    # --- what its carrier says ------------------------------------------------
+
+    def hear(self, data: bytes) -> None:
+        """The caller's audio. What comes while the call still rings is nobody's. Raises WireError, InvalidAudio."""
+        if self._call is not None:
+            self._call.hear(decode(data, self._fmt), self._fmt.rate_hz)
+        else:
+            self._known()
+
+    def press(self, digit: str) -> None:
+        """A key. Raises WireError."""
+        self._known()
+        if self._call is not None:
+            try:
+                self._call.press(digit)
+            except ValueError as error:
+                raise WireError(str(error)) from None
+
+    def came_back(self, mark: str) -> None:
+        """What was sent before this mark has been played. Raises WireError."""
+        self._known()
+        if self._call is not None and (played := self.speaker.came_back(mark)) is not None:
+            self._call.played(*played)
+
+    def _known(self) -> None:
+        if not self._begun:
+            raise WireError("the start of the call must come first")
 
     # --- until it is over ------------------------------------------------
 
     async def run(self, carrier: Carrier) -> None:
         """Until either side has gone."""
+        self._carrier = carrier
         steps = (self._read(carrier), self._write(), self._late(), self._give_up())
         ends = [asyncio.create_task(step) for step in steps]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if self.call is not None:
-                self.call.close()
+            if self._asking is not None:
+                ends.append(self._asking)
             for task in ends:
                 task.cancel()
+            if self._call is not None:
+                self._calls.close(self._call)
             for failure in await asyncio.gather(*ends, return_exceptions=True):
                 if isinstance(failure, Exception) and not isinstance(failure, WebSocketDisconnect):
                     log.error("%s: a call failed", self._name, exc_info=failure)
@@ -104,7 +171,7 @@ class Line:
                 return
             message = received.get("text")
             message = received.get("bytes", b"") if message is None else message
-            self.service.metrics.carried("in", len(message))
+            self._service.metrics.carried("in", len(message))
             if self.outbox.closing is None and self._taken(carrier, message):
                 return
             await asyncio.sleep(0)  # a burst must not hold the loop
@@ -116,9 +183,7 @@ class Line:
             return carrier.take(message)
         except (WireError, ClientError) as error:
             log.warning("%s: the call is ended: %s", self._name, error)
-            for last in carrier.hang_up():
-                self.outbox.push(last)
-            self.outbox.close(Hangup(PROTOCOL_ERROR, str(error)))
+            self.hang_up(Hangup(PROTOCOL_ERROR, str(error)))
             return False
 
     async def _write(self) -> None:
@@ -128,11 +193,11 @@ class Line:
             else:
                 await self.flowing.wait()
                 await self._websocket.send_bytes(message)
-            self.service.metrics.carried("out", len(message))
+            self._service.metrics.carried("out", len(message))
 
     async def _late(self) -> None:
         await asyncio.sleep(START_S)
-        if self.call is None and self.outbox.closing is None:
+        if not self._begun and self.outbox.closing is None:
             log.warning("%s: no call within %.0f s of connecting", self._name, START_S)
             self.outbox.close(Hangup(POLICY_VIOLATION, "the start of the call never came"))
         await asyncio.Event().wait()
