@@ -22,7 +22,8 @@ from realtime.settings import Dialect, session_object
 from transport import metrics, webrtc
 from transport.auth import SECRET_DEFAULT_SECONDS, Denied, Secret
 from transport.cors import CrossOrigin
-from transport.phone import asterisk, twilio
+from transport.phone import asterisk, control, telnyx, twilio
+from transport.phone.calls import PhoneCalls
 from transport.service import Service
 from transport.webrtc import RtcCalls
 from transport.websocket import realtime
@@ -56,7 +57,7 @@ def create_app(service: Service) -> Starlette:
         middleware=[Middleware(CrossOrigin, service.gate)],
         exception_handlers={Denied: _denied, ClientError: _refused},
     )
-    app.state.service, app.state.calls = service, RtcCalls(service)
+    app.state.service, app.state.calls, app.state.phone = service, RtcCalls(service), PhoneCalls(service)
     return app
 
 
@@ -65,8 +66,10 @@ def _routes() -> list[BaseRoute]:
         WebSocketRoute("/v1/realtime", realtime),
         Route("/v1/realtime/client_secrets", _guarded(client_secrets), methods=["POST"]),
         Route("/v1/realtime/sessions", _guarded(beta_sessions), methods=["POST"]),
+        *control.routes(webrtc.hangup),
         *webrtc.routes(),
         *twilio.routes(),
+        *telnyx.routes(),
         *asterisk.routes(),
         Route("/v1/models", _guarded(list_models)),
         Route("/metrics", _guarded(show_metrics)),
