@@ -22,9 +22,11 @@ from functools import partial
 from typing import TypeVar
 
 from models.base import InvalidPart, Model, ModelError, SlotsExhausted
+from realtime.engine_admission import Admission
 from realtime.engine_counters import Counters
+from realtime.engine_prefixes import Prefixes
 from realtime.engine_scribe import Scribe
-from realtime.engine_session import EngineSession
+from realtime.engine_session import EngineSession, Shared
 from realtime.engine_units import Owner, Units
 from realtime.events import (
     Cancel,
@@ -34,6 +36,7 @@ from realtime.events import (
     Failed,
     Open,
     Opened,
+    Overhear,
     Playout,
     Refused,
     Rewind,
@@ -71,6 +74,11 @@ class Engine:
         self._counters = Counters()
         self._costs = Costs()
         self._load = Load()
+        self._prefixes = Prefixes(model.thinker, self.config.prefixes, self.config.prefix_tokens)
+        self._admission = Admission(self.config, model.spec, self._costs)
+        self._shared = Shared(
+            model, self.config, self.deliver, self._transcribe, self._counters, self._prefixes, self._admission
+        )
         self._units = Units(model, self._owners, self._counters, self._fault)
 
     def submit(self, command: EngineCommand) -> None:
@@ -106,6 +114,8 @@ class Engine:
             "slots": len(self._owners),
             "queue": len(self._inbox) + sum(len(session.queue) for session in sessions),
             "load": self._load.at(self._clock()),
+            "slack_ms": 1000 * self._admission.slack_s(len(sessions)),
+            "shared_prompts": self._prefixes.shared,
             "memory_bytes": sum(stage.memory_bytes() for stage in stages if stage is not None),
             **self._counters.as_dict(),
         }
@@ -135,32 +145,32 @@ class Engine:
             self._safely(session, partial(session.cancel, command))
         elif isinstance(command, Rewind):
             self._safely(session, partial(session.rewind, command))
+        elif isinstance(command, Overhear):
+            self._transcribe(command, session.slot)
         else:
             session.queue.append(command)
 
     def _open(self, command: Open, now: float) -> None:
         if command.session in self._sessions:
             return  # a second Open of our own making changes nothing
-        config = self.config
-        if config.max_sessions and len(self._sessions) >= config.max_sessions:
-            self._refuse(command, f"All {config.max_sessions} sessions are taken.")
-        elif self._load.at(now) > config.max_load:
-            self._refuse(command, "The server is busy speaking with everybody who is here.")
-        else:
-            try:
-                slot = self._claim()
-            except SlotsExhausted:
-                self._refuse(command, f"All {len(self._owners)} slots are taken.")
-                return
-            except Exception as error:
-                log.exception("no slot for session %d", command.session)
-                self._refuse(command, f"The model could not open a slot: {error}")
-                return
-            session = EngineSession(
-                command.session, slot, self.model, config, self.deliver, self._transcribe, self._counters
-            )
-            self._sessions[command.session] = self._owners[slot] = session
-            self.deliver(Opened(command.session))
+        self._admission.inside = len(self._sessions)
+        why_not = self._admission.why_not()
+        if why_not:
+            self._refuse(command, why_not)
+            return
+        try:
+            slot = self._claim()
+        except SlotsExhausted:
+            self._refuse(command, f"All {len(self._owners)} slots are taken.")
+            return
+        except Exception as error:
+            log.exception("no slot for session %d", command.session)
+            self._refuse(command, f"The model could not open a slot: {error}")
+            return
+        session = EngineSession(command.session, slot, self._shared)
+        self._sessions[command.session] = self._owners[slot] = session
+        self._admission.inside += 1
+        self.deliver(Opened(command.session))
 
     def _claim(self) -> int:
         """A slot in every stage, or in none."""
@@ -181,12 +191,13 @@ class Engine:
 
     def _refuse(self, command: Open, why: str) -> None:
         self._counters.refused += 1
-        retry_s = self.config.retry_after_s
+        retry_s = self._admission.retry_after_s
         self.deliver(Refused(command.session, f"{why} Please try again in {retry_s:.0f} s.", retry_s))
 
     def _close(self, session: EngineSession) -> None:
         """Frees the session and its transcripts; whatever a stage says to that, the rest is freed."""
         self._sessions.pop(session.number, None)
+        self._admission.inside = len(self._sessions)
         for slot, owner in list(self._owners.items()):
             mine = owner is session or (isinstance(owner, Scribe) and owner.command.session == session.number)
             if not mine:
@@ -197,12 +208,13 @@ class Engine:
             except Exception:
                 log.exception("slot %d of session %d did not close cleanly", slot, session.number)
 
-    def _transcribe(self, command: Transcribe, slot: int) -> None:
+    def _transcribe(self, command: Transcribe | Overhear, slot: int) -> None:
         try:
             scribe = Scribe(command, self.model, slot, self.deliver, self.config.transcript_tokens)
         except ModelError as error:
             why = f"No transcript: {error}"
-            self.deliver(TranscriptOut(command.session, command.epoch, command.item_id, "", True, why))
+            name = command.item_id if isinstance(command, Transcribe) else command.name
+            self.deliver(TranscriptOut(command.session, command.epoch, name, "", True, why))
             return
         self._owners[scribe.slot] = scribe
 
@@ -213,7 +225,7 @@ class Engine:
         tokens = self._units.run(batch, self._clock)
         ended_s = self._clock()
         self._counters.unit(batch.stage, len(batch.slots), ended_s - began_s)
-        self._costs.learn(batch.stage, ended_s - began_s, tokens)
+        self._costs.learn(batch.stage, ended_s - began_s, tokens, len(batch.slots))
         if batch.rank is Rank.REPLY:
             self._load.add(ended_s - began_s, ended_s)
         for slot, owner in list(self._owners.items()):
@@ -253,6 +265,8 @@ class Engine:
     def _recover(self, session: EngineSession, stage: Stage | None, error: Exception) -> bool:
         """Faults after which the slot is still sound."""
         if isinstance(error, SlotsExhausted):
+            if self._prefixes.release():
+                return True  # everything is as it was: it is tried again, with more room
             if session.speech_ends(stage):
                 return True
             why = "The conversation is longer than the model's memory has room for; what came last was not taken in."

@@ -1,11 +1,11 @@
-"""One transcript of user audio, made on a fork of the session's slot, below every reply."""
+"""One transcript of user audio, on a fork of the session's slot or in a slot of its own, below every reply."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from models.base import GREEDY, Model, Reading, Speech
-from realtime.events import EngineOutput, Transcribe, TranscriptOut
+from models.base import GREEDY, Audio, Begin, Model, Part, Reading, Speech
+from realtime.events import EngineOutput, Overhear, Transcribe, TranscriptOut
 from realtime.schedule import Rank, Stage, Work
 
 
@@ -13,10 +13,15 @@ class Scribe:
     """Transcribes on a fork of its own; closed by ``close``, whatever came of it. Raises what the model raises."""
 
     def __init__(
-        self, command: Transcribe, model: Model, parent: int, deliver: Callable[[EngineOutput], None], max_tokens: int
+        self,
+        command: Transcribe | Overhear,
+        model: Model,
+        parent: int,
+        deliver: Callable[[EngineOutput], None],
+        max_tokens: int,
     ) -> None:
         self.command = command
-        self.slot = model.thinker.fork(parent)
+        self.slot = model.thinker.fork(parent) if isinstance(command, Transcribe) else model.thinker.open()
         self.closed = False
         self._model = model
         self._deliver = deliver
@@ -24,11 +29,18 @@ class Scribe:
         self._reader = model.prompt.reader()
         self._decoding = False
         try:
-            for part in model.prompt.transcribe():
+            for part in self._parts(model):
                 model.thinker.append(self.slot, part)
         except Exception:
             self.close()
             raise
+
+    def _parts(self, model: Model) -> list[Part]:
+        command, prompt = self.command, model.prompt
+        if isinstance(command, Transcribe):
+            return list(prompt.transcribe())
+        said = (Begin("user"), Audio(command.pcm, final=True))
+        return [*(part for segment in said for part in prompt.parts(segment)), *prompt.transcribe()]
 
     def works(self, order_s: float) -> list[Work]:
         """The unit this transcript is ready for; older ones (a smaller ``order_s``) first."""
@@ -74,4 +86,5 @@ class Scribe:
 
     def _out(self, text: str, done: bool = False, failure: str = "") -> None:
         command = self.command
-        self._deliver(TranscriptOut(command.session, command.epoch, command.item_id, text, done, failure))
+        name = command.item_id if isinstance(command, Transcribe) else command.name
+        self._deliver(TranscriptOut(command.session, command.epoch, name, text, done, failure))

@@ -6,7 +6,7 @@
 Rules. All are plain data: they pickle (the engine is a process of its own) and none is subclassed. ``session`` is a
 number the pump gave out, never reused. ``epoch`` counts what was cut: the session raises it to cancel, and a reply (its
 command, its outputs, its playout) that carries an older one is dropped wherever it is met. What changes the context
-(Extend) or belongs to an item (Transcribe, TranscriptOut) is never stale; Rewind is what takes it back.
+(Extend) or belongs to an item (Transcribe, Overhear, TranscriptOut) is never stale; Rewind is what takes it back.
 Times are monotonic seconds, audio lengths are samples.
 """
 
@@ -133,6 +133,17 @@ class Transcribe:
 
 
 @dataclass(frozen=True)
+class Overhear:
+    """Transcribe this audio by itself, whatever runs: what they say over a reply. float32 [n] at the input rate.
+    Answered by TranscriptOut under ``name``, as Transcribe is; not part of any context."""
+
+    session: int
+    epoch: int
+    name: str
+    pcm: Pcm = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Playout:
     """The listener's clock: at ``at_s``, ``samples`` of this epoch's audio had been sent; it runs on in real time, or
     stands still if ``held``. The engine orders its work by it and keeps its lead bounded."""
@@ -151,7 +162,7 @@ class Close:
     session: int
 
 
-EngineCommand = Open | Extend | Rewind | Reply | Cancel | Transcribe | Playout | Close
+EngineCommand = Open | Extend | Rewind | Reply | Cancel | Transcribe | Overhear | Playout | Close
 
 # --- engine outputs: engine -> session ------------------------------------------------
 
@@ -242,6 +253,18 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a session may still do: positions of its context, and sessions of the engine (0 of ``sessions``: nobody
+    counts them). ``retry_after_s``: when to try again where none is left."""
+
+    tokens: int
+    tokens_left: int
+    sessions: int
+    sessions_left: int
+    retry_after_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Finished:
     """The reply's last output; every sample of it was delivered before. ``reason``: "completed" or "max_tokens"."""
 
@@ -250,6 +273,7 @@ class Finished:
     reason: str
     usage: Usage
     timing: Timing
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)

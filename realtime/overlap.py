@@ -1,9 +1,17 @@
 """Speech over our reply: what is it? Counted in samples of the user's audio.
 
-A cough, an "uh-huh" and our own echo are short; somebody who wants the floor goes on. So: after ``hold_after_ms`` of
-speech the reply is held, with all its state; speech that reaches ``interrupt_after_ms``, or whose words are more than a
-backchannel, is an interruption; speech that ends before, followed by ``false_alarm_ms`` of silence, was nothing, and
-the reply goes on in mid-word. There is no moment at which nobody listens.
+A cough, an "uh-huh", our own echo and people in the background are one thing, somebody who wants the floor is another.
+After ``hold_after_ms`` of speech the reply is held, with all its state. Then, whichever comes first:
+
+    words that are more than listening noises, or that are not the words we just said   -> an interruption
+    no words known, and ``interrupt_after_ms`` of speech                                -> an interruption
+    listening noises or none at all, and ``noise_after_ms`` of speech                   -> an interruption
+    they are silent again, and all words are known and nothing                          -> it was nothing
+    they are silent for ``resume_after_ms``, words still to come                        -> the reply goes on, softly
+    they are silent for ``false_alarm_ms`` (for ``words_wait_ms``, if words are to come) -> it was nothing
+
+Speech that is ``faint_db`` fainter than this speaker's is somebody else's, or what a loudspeaker leaks. There is no
+moment at which nobody listens.
 """
 
 from __future__ import annotations
@@ -18,6 +26,8 @@ BACKCHANNELS = word_set(
     """uh huh uhhuh mhm mm mmhm hmm hm yeah yes yep yup right okay ok sure aha ah oh i see exactly good great wow cool
     really indeed true nice"""
 )
+SURE_WORDS = 2
+"""Words that must be heard of speech that still goes on: the first piece of a word is often taken for another."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +37,75 @@ class OverlapRules:
     hold_after_ms: float = 100.0
     interrupt_after_ms: float = 600.0
     """0: any speech cuts the reply, at once."""
+    noise_after_ms: float = 1500.0
+    resume_after_ms: float = 120.0
     false_alarm_ms: float = 250.0
+    words_wait_ms: float = 600.0
+    faint_db: float | None = 12.0
+    """None: faint speech counts like any other."""
+    overhear: bool = True
+    """Ask the model for the words of what they say over a reply."""
 
     def __post_init__(self) -> None:
-        if min(self.hold_after_ms, self.interrupt_after_ms, self.false_alarm_ms) < 0:
+        times = (self.hold_after_ms, self.interrupt_after_ms, self.noise_after_ms, self.resume_after_ms)
+        if min(*times, self.false_alarm_ms, self.words_wait_ms) < 0:
             raise ValueError("durations are not negative")
+
+
+@dataclass(frozen=True)
+class Over:
+    """What is known of speech over a reply."""
+
+    speech_ms: float
+    """Voiced so far."""
+    silence_ms: float
+    """Since its end; 0 while it goes on."""
+    held: bool = False
+    faint: bool = False
+    words: str | None = None
+    """None: not known."""
+    whole: bool = False
+    """These are all its words."""
+    asked: bool = False
+    """Words are to come."""
+    ours: str = ""
+    """What we said meanwhile and just before."""
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return re.findall(r"[a-z']+", text.lower().replace("-", " "))
 
 
 def is_backchannel(text: str) -> bool:
     """Nothing but listening noises; no words at all count as such."""
-    return all(word in BACKCHANNELS for word in re.findall(r"[a-z']+", text.lower().replace("-", " ")))
+    return all(word in BACKCHANNELS for word in words_of(text))
 
 
-def judge(
-    rules: OverlapRules, speech_ms: float, silence_ms: float, held: bool, text: str | None = None
-) -> Event | None:
-    """What the floor should hear of speech that has lasted ``speech_ms``, silent since ``silence_ms``; None: nothing
-    yet. ``text``: its words, where they are known."""
-    if speech_ms >= rules.interrupt_after_ms or (text is not None and not is_backchannel(text)):
+def is_echo(text: str, ours: str) -> bool:
+    """They seem to say what we just said: the words stand in ours, in the same order and side by side."""
+    heard, said = words_of(text), words_of(ours)
+    return bool(heard) and any(said[at : at + len(heard)] == heard for at in range(len(said) - len(heard) + 1))
+
+
+def judge(rules: OverlapRules, over: Over) -> Event | None:
+    """What the floor should hear of it; None: nothing yet."""
+    if rules.interrupt_after_ms == 0:
         return Event.BARGE
-    if silence_ms >= rules.false_alarm_ms:
+    nothing = over.faint or (over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours)))
+    if not nothing and over.words is not None and (over.whole or len(words_of(over.words)) >= SURE_WORDS):
+        return Event.BARGE
+    if not over.faint and over.speech_ms >= (rules.noise_after_ms if nothing else rules.interrupt_after_ms):
+        return Event.BARGE
+    if over.silence_ms > 0:
+        return _ended(rules, over, nothing)
+    return Event.LONG if over.speech_ms >= rules.hold_after_ms and not (over.held or over.faint) else None
+
+
+def _ended(rules: OverlapRules, over: Over, nothing: bool) -> Event | None:
+    """They are silent again."""
+    known = over.faint or (nothing and over.whole)
+    wait_ms = rules.words_wait_ms if over.asked and not known else rules.false_alarm_ms
+    if known or over.silence_ms >= wait_ms:
         return Event.FALSE_ALARM
-    if speech_ms >= rules.hold_after_ms and not held:
-        return Event.LONG
-    return None
+    return Event.LULL if over.held and over.silence_ms >= rules.resume_after_ms else None

@@ -25,6 +25,8 @@ import numpy as np
 from realtime.alignment import Alignment
 from realtime.events import Pcm16
 
+IN_THE_AIR_S = 3.0
+"""What we said may come back as an echo, and be made out, for so long."""
 REPORT_FRESH_S = 0.5
 """A playout report older than this no longer counts as a report."""
 
@@ -149,6 +151,12 @@ class Playback:
         said = self.alignment.said(samples)
         fresh = self._report is not None and now - self._report[1] <= REPORT_FRESH_S
         return Heard(samples, said.tokens, said.text, not fresh, said.proportional)
+
+    def saying(self, now: float) -> str:
+        """Words from `IN_THE_AIR_S` before what is played now to the end of what was sent."""
+        earliest = self.played(now) - int(IN_THE_AIR_S * self.rate_hz)
+        before = self.alignment.said(earliest).text if earliest > 0 else ""
+        return self.alignment.text[len(before) : self.alignment.bound(self.sent)]
 
     # --- what goes out ---
 

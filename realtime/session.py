@@ -28,11 +28,14 @@ from realtime.events import (
     Input,
     Open,
     Opened,
+    Overhear,
+    Pcm16,
     Played,
     Refused,
     TranscriptOut,
     Wake,
 )
+from realtime.pcm import to_float
 from realtime.protocol import ClientMessage, Ids, parse, response_settings, session_object, updated
 from realtime.protocol_messages import (
     CancelResponse,
@@ -53,16 +56,16 @@ from realtime.session_guess import Guesses
 from realtime.session_input import UserAudio
 from realtime.session_items import Items
 from realtime.session_outbox import Outbox
+from realtime.session_overlap import SpeechOver
 from realtime.session_replies import Replies
 from realtime.session_reply import ReplyOutput
 from realtime.session_transcripts import Transcripts
 from realtime.session_turn import UserTurn
 from realtime.settings import Settings
-from realtime.turns import REPLYING, TIMERS, Action, Event, Floor, State
+from realtime.turns import REPLYING, Action, Event, Floor, State
 
 TRY_AGAIN_LATER, INTERNAL_ERROR = 1013, 1011
 """WebSocket close codes (RFC 6455 section 7.4.1 and its IANA registry)."""
-MESSAGE_OPEN = frozenset({State.USER, State.PAUSE, State.GUESS})
 
 
 class Session:
@@ -97,9 +100,8 @@ class Session:
         self._turn = UserTurn(
             self._user, self._conversation, self._items, self._context, self._transcripts, self._guesses, self._out
         )
-        self._ears = Ears(
-            self._user, self.ids, self._floor, config, self._may_guess, lambda: self._transcripts.draft_text
-        )
+        self._over_us = SpeechOver(config.overlap, self._user, self._overhear, lambda: self._replies.saying(self._now))
+        self._ears = Ears(self._user, self.ids, self._floor, config, self._over_us, self._guesses)
         self._ears.configure(settings.turn_detection)
         self._actions: dict[Action, Callable[[], None]] = {
             Action.START: self._turn.start,
@@ -112,8 +114,10 @@ class Session:
             Action.CUT: lambda: self._cut("turn_detected"),
             Action.CANCEL: lambda: self._cut("client_cancelled"),
             Action.NUDGE: self._nudge,
-            Action.GUESS: self._guess,
-            Action.UNGUESS: self._turn.unguess,
+            Action.GUESS: lambda: self._turn.guess(self.settings, self._now, transcribe=self._wants_words),
+            Action.READ: lambda: self._turn.read(transcribe=self._wants_words),
+            Action.UNREAD: self._turn.unread,
+            Action.UNGUESS: self._guesses.undo,
             Action.CONFIRM: self._confirm,
             Action.DUCK: self._replies.duck,
             Action.HOLD: lambda: self._replies.hold(self._now),
@@ -176,7 +180,8 @@ class Session:
             case Failed():
                 self._failed(event)
             case TranscriptOut():
-                self._transcripts.take(event)
+                if not self._over_us.take(event):
+                    self._transcripts.take(event)
             case _:
                 self._made(event)
 
@@ -184,7 +189,7 @@ class Session:
         """What follows by itself once an event is taken: due audio, the floor's timer, the engine's context."""
         if not self.closed:
             self._flow()
-            if self._context.stale and self.state is State.GUESS:
+            if self._context.stale and self._guesses.closed:
                 self._ears.notice(Event.VOID)
             timer_s = self._timer_s()
             if timer_s is not None and self._now >= timer_s:
@@ -209,14 +214,8 @@ class Session:
                 self._user_committed()
             case ClearAudio():
                 self._ears.notice(Event.CLEAR)
-            case CreateItem():
-                self._items.create(message, self.settings)
-                self._context.stale = True
-            case RetrieveItem():
-                self._items.retrieve(message, self.settings)
-            case DeleteItem():
-                self._items.delete(message)
-                self._context.stale = True
+            case CreateItem() | RetrieveItem() | DeleteItem():
+                self._context.stale = self._items.handle(message, self.settings) or self._context.stale
             case TruncateItem():
                 self._truncate(message)
             case CreateResponse():
@@ -261,6 +260,7 @@ class Session:
             return
         if self.state not in REPLYING:
             self._asked = (message, settings)
+            self._guesses.barred = True
         self._ears.notice(Event.CREATE)
 
     def _truncate(self, message: TruncateItem) -> None:
@@ -309,15 +309,7 @@ class Session:
         self._actions[action]()
 
     def _timer_s(self) -> float | None:
-        """When the state's timer comes; None: it has none, or not in this mode."""
-        turn = self.settings.turn_detection
-        if turn is None or self.state not in TIMERS:
-            return None
-        if self.state is not State.LISTEN:
-            return self._ears.heard_at_s + self._config.no_audio_s
-        if turn.idle_timeout_ms is None or self._quiet_since_s is None:
-            return None
-        return self._quiet_since_s + turn.idle_timeout_ms / 1000
+        return self._ears.timer_s(self._quiet_since_s)
 
     # --- what the floor wants done ---
 
@@ -331,7 +323,7 @@ class Session:
 
     def _reply(self) -> None:
         message, settings = self._asked or (CreateResponse({}, {}), self.settings)
-        eot_delay_s, self._asked = self._eot_delay_s, None
+        eot_delay_s, self._asked, self._guesses.barred = self._eot_delay_s, None, False
         self._eot_delay_s = self._quiet_since_s = None
         own_context = message.input is not None or settings.prompt() != self.settings.prompt()
         if self._context.stale or own_context or self._context.tail is not None:
@@ -345,12 +337,12 @@ class Session:
         self._context.stale = own_context or not message.in_conversation
         self._replies.begin(message, settings, self._now, eot_delay_s)
 
-    def _may_guess(self) -> bool:
-        return not self._context.stale and self._asked is None and self._guesses.may()
+    @property
+    def _wants_words(self) -> bool:
+        return self.settings.transcription is not None or self._ears.wants_words
 
-    def _guess(self) -> None:
-        wanted = self.settings.transcription is not None or self._ears.wants_words
-        self._turn.guess(self.settings, self._now, transcribe=wanted)
+    def _overhear(self, name: str, pcm: Pcm16) -> None:
+        self._out.do(Overhear(self.session, self.epoch, name, to_float(pcm)))
 
     def _confirm(self) -> None:
         self._guesses.confirm(self._now, self._eot_delay_s)
@@ -380,7 +372,7 @@ class Session:
 
     def _speak_to_engine(self) -> None:
         """While no reply is in it, the context is kept in order, and hears what the user says as they say it."""
-        if self.state in REPLYING or self.state is State.GUESS:
+        if self.state in REPLYING or self._guesses.closed:
             return
         message = self._user.message
         if self._context.stale and (message is None or self._context.tail is None):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from models.base import Pcm, Pixels
 from realtime.endpoint import Endpointer
 from realtime.errors import InvalidImage
-from realtime.overlap import judge
 from realtime.protocol_events import Ids
 from realtime.session_config import SessionConfig
+from realtime.session_guess import Guesses
 from realtime.session_input import UserAudio
+from realtime.session_overlap import SpeechOver
 from realtime.settings import TurnDetection
 from realtime.turns import HEARS, REPLYING, TIMERS, Event, Floor, State, Where
 from realtime.vad import SpeechStart
 
 MESSAGE_OPEN = frozenset({State.USER, State.PAUSE, State.GUESS})
 OVER_US = frozenset({State.OVERLAP, State.HELD})
+SURELY_OPEN_MS = 800.0
+"""Nothing is guessed longer than this before the turn's end is due: where their words need a continuation."""
 
 
 class Ears:
@@ -28,8 +29,8 @@ class Ears:
         ids: Ids,
         floor: Floor,
         config: SessionConfig,
-        may_guess: Callable[[], bool],
-        words: Callable[[], str | None],
+        over_us: SpeechOver,
+        guesses: Guesses,
     ) -> None:
         self.heard_at_s = 0.0
         """When audio last came."""
@@ -37,12 +38,13 @@ class Ears:
         self._ids = ids
         self._floor = floor
         self._config = config
-        self._may_guess = may_guess
-        self._words = words
+        self._over_us = over_us
+        self._guesses = guesses
         self._turn: TurnDetection | None = None
         self._endpointer = Endpointer(TurnDetection())
         self._ended_at = 0  # sample at which their latest speech ended
-        self._guessed_after = -1  # the end of speech after which a reply was last guessed
+        self._read_after = -1  # the end of speech after which their words were last asked for
+        self._guessed_after = -1  # and a reply guessed
 
     def configure(self, turn: TurnDetection | None) -> None:
         """Another mode, from the next sample on."""
@@ -78,6 +80,8 @@ class Ears:
 
     def notice(self, event: Event) -> None:
         """Tells the floor. What was said over us may be over by the time that it becomes a turn."""
+        if event in (Event.OVER, Event.TAKEN) and self._floor.state in MESSAGE_OPEN:
+            self._over_us.turn_taken()
         self._floor.notice(event)
         vad = self._user.vad
         if self._floor.state is State.USER and vad is not None and not vad.speaking:
@@ -86,6 +90,17 @@ class Ears:
     def silence_s(self, now: float) -> float:
         """Since the end of their last word."""
         return self._user.silence / self._user.rate_hz + now - self.heard_at_s
+
+    def timer_s(self, quiet_since_s: float | None) -> float | None:
+        """When the state's timer comes; None: it has none, or not in this mode. ``quiet_since_s``: nobody spoke."""
+        turn, state = self._turn, self._floor.state
+        if turn is None or state not in TIMERS:
+            return None
+        if state is not State.LISTEN:
+            return self.heard_at_s + self._config.no_audio_s
+        if turn.idle_timeout_ms is None or quiet_since_s is None:
+            return None
+        return quiet_since_s + turn.idle_timeout_ms / 1000
 
     def timely(self) -> Event:
         """What the state's timer raises in this mode."""
@@ -118,7 +133,10 @@ class Ears:
             self._endpointer.resumed(self._ms(at - self._ended_at))
         if self._user.message is None:
             self._user.begin(self._ids.item(), at, now)
-        self.notice(Event.TALK if state in REPLYING and not self._may_interrupt else Event.SPEECH)
+        if state in REPLYING and state not in OVER_US:
+            self._over_us.begin()
+        quietly = state is State.SPEAK and self._over_us.faint
+        self.notice(Event.TALK if state in REPLYING and (quietly or not self._may_interrupt) else Event.SPEECH)
 
     def _listen_on(self) -> None:
         """What lasts: silence, or speech over us. Counted in samples of their audio, so that network jitter decides
@@ -127,36 +145,34 @@ class Ears:
         if vad is None or (state not in MESSAGE_OPEN and state not in OVER_US):
             return
         if state in OVER_US and self._may_interrupt:
-            self._judge_overlap()
+            if (event := self._over_us.judge(state is State.HELD)) is not None:
+                self.notice(event)
         elif self._user.full:
             self.notice(self._over)
         elif not vad.speaking:
             self._silence(self._ms(self._user.silence), vad.last_voiced)
 
     def _silence(self, silence_ms: float, since: int) -> None:
-        if silence_ms >= self._endpointer.wait_ms(self._words()):
+        wait_ms = self._endpointer.wait_ms(self._guesses.words)
+        if silence_ms >= wait_ms:
             self.notice(self._over)
             return
-        brief_ms = self._config.speculate_ms
-        if self._floor.state is not State.PAUSE or brief_ms is None or silence_ms < brief_ms:
+        if self._floor.state is not State.PAUSE:
             return
-        if since != self._guessed_after and self._over is Event.OVER and self._may_guess():
+        config = self._config
+        if (
+            since != self._read_after
+            and silence_ms >= config.words_after_ms
+            and self.wants_words
+            and self._guesses.may_read
+        ):
+            self._read_after = since
+            self.notice(Event.BREATH)
+        if config.speculate_ms is None or silence_ms < max(config.speculate_ms, wait_ms - SURELY_OPEN_MS):
+            return
+        if since != self._guessed_after and self._over is Event.OVER and self._guesses.may():
             self._guessed_after = since
             self.notice(Event.BRIEF)
-
-    def _judge_overlap(self) -> None:
-        vad = self._user.vad
-        assert vad is not None, "speech was heard"
-        silence_ms = 0.0 if vad.speaking else self._ms(self._user.silence)
-        held = self._floor.state is State.HELD
-        event = judge(self._config.overlap, self._over_us_ms(), silence_ms, held)
-        if event is not None:
-            self.notice(event)
-
-    def _over_us_ms(self) -> float:
-        """Length of what they said over us so far."""
-        message, vad = self._user.message, self._user.vad
-        return self._ms(vad.last_voiced - message.onset) if message is not None and vad is not None else 0.0
 
     def _ms(self, samples: int) -> float:
         return samples * 1000 / self._user.rate_hz

@@ -39,6 +39,17 @@ class Items:
         self._out = out
         self._ledgers: OrderedDict[str, _Ledger] = OrderedDict()
 
+    def handle(self, message: CreateItem | RetrieveItem | DeleteItem, settings: Settings) -> bool:
+        """Does what is asked; True: the conversation says something else now."""
+        match message:
+            case CreateItem():
+                self.create(message, settings)
+            case DeleteItem():
+                self.delete(message)
+            case RetrieveItem():
+                self.retrieve(message, settings)
+        return not isinstance(message, RetrieveItem)
+
     def create(self, message: CreateItem, settings: Settings) -> None:
         """Adds an item of the client's making."""
         item_id = str(message.item.get("id") or self._out.ids.item())

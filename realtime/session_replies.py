@@ -81,6 +81,10 @@ class Replies:
         """Text tokens that the running reply has so far."""
         return self._running.playback.alignment.whole().tokens if self._running is not None else 0
 
+    def saying(self, now: float) -> str:
+        """What of the running reply may be in the air now, or was just before."""
+        return self._running.playback.saying(now) if self._running is not None else ""
+
     def deadline(self, now: float) -> float | None:
         """When time alone changes something; None once all was heard."""
         reply = self._running
@@ -268,6 +272,8 @@ class Replies:
         measured = reply.moments.milliseconds() | {"underrun_ms": reply.playback.underrun_ms}
         timing = reply.moments.since_decision(reply.timing)
         self._out.tell(wire.latency(reply.key, timing, **measured))
+        if reply.finished is not None and reply.finished.limits is not None:
+            self._out.tell(wire.rate_limits(reply.finished.limits))
 
 
 def error_of(code: str, message: str) -> ParleyError:

@@ -65,8 +65,8 @@ class UserTurn:
         if transcribe:
             self._transcripts.expect(item)
         self._transcripts.drop_draft()
-        if self._guesses.guessing:
-            pass  # the engine has had the end of the turn since the guess
+        if self._guesses.committed():
+            pass  # the engine has had the end of the turn since it was read
         elif self._context.tail is not None and not self._context.stale:
             wanted = item.id if self._transcripts.claim(item.id) else None
             self._out.do(*self._context.close(message, self._guesses.epoch, wanted))
@@ -76,17 +76,23 @@ class UserTurn:
 
     def clear(self) -> None:
         """The open message is thrown away."""
+        self._guesses.committed()
+        self._transcripts.drop_draft()
         self._user.end()
         self._context.stale = True
         self._out.tell(wire.audio_cleared())
+
+    def read(self, *, transcribe: bool) -> None:
+        """What did they say so far? In case this was all."""
+        self._guesses.read(self._message, transcribe=transcribe)
 
     def guess(self, settings: Settings, now: float, *, transcribe: bool) -> None:
         """A reply is begun in case this was all."""
         self._guesses.begin(self._message, settings, now, transcribe=transcribe)
 
-    def unguess(self) -> None:
+    def unread(self) -> None:
         """They went on."""
-        if not self._guesses.undo(self._message):
+        if not self._guesses.reopen(self._message):
             self._context.stale = True
 
     def _ms(self, samples: int) -> int:

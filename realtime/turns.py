@@ -11,7 +11,8 @@ A conversation is two people and one floor. At any moment the floor is in one of
     THINK    the turn is over; a reply was asked for and nothing of it has been heard
     SPEAK    the reply is heard
     OVERLAP  they speak over the reply: tentative. It plays on, ducked; nobody was told
-    HELD     as OVERLAP for longer: the reply stands still, all state kept, until it is clear what this was
+    HELD     as OVERLAP for longer: the reply stands still, all state kept, until it is clear what this was;
+             once they are silent again it goes on softly, clear or not
 
 *Events* are what was noticed: an edge of speech, a silence of some length, the client's word, the reply's progress.
 They carry nothing; whoever raises one knows what it is about. *Actions* are what is to be done about it, in order. They
@@ -27,8 +28,9 @@ Two rules run the table.
 
 What a session was asked for does not add states, it decides which events are raised: with ``create_response`` false,
 ``TAKEN`` instead of ``OVER``; with ``interrupt_response`` false, ``TALK`` instead of ``SPEECH`` during a reply, and
-then ``OVER`` or ``TAKEN`` instead of ``LONG``, ``BARGE`` and ``FALSE_ALARM``; in manual mode, nothing that the voice
-detector would raise; without speculation, never ``BRIEF``; to cut at once, ``BARGE`` right after ``SPEECH``.
+then ``OVER`` or ``TAKEN`` instead of ``LONG``, ``LULL``, ``BARGE`` and ``FALSE_ALARM``; in manual mode, nothing that
+the voice detector would raise; where nobody asks for words, never ``BREATH``; without speculation, never ``BRIEF``; to
+cut at once, ``BARGE`` right after ``SPEECH``.
 
 ``TIMERS`` says which states wait for the clock and what is raised when it comes. All other time is counted in samples
 of the user's audio; the timers are for what must pass when no audio comes, because they muted or the network is gone.
@@ -62,10 +64,12 @@ class Event(Enum):
     SPEECH = "their speech starts"
     TALK = "their speech starts, and may not interrupt the reply"
     QUIET = "their speech stops"
+    BREATH = "silence long enough to ask what they said so far"
     BRIEF = "silence long enough to begin a reply unheard"
     OVER = "silence long enough: the turn is over"
     TAKEN = "the turn is over, but replies are the client's to ask for"
     LONG = "speech over the reply goes on: pause"
+    LULL = "speech over the reply stops, and it isn't clear yet what it was"
     BARGE = "speech over the reply is an interruption"
     FALSE_ALARM = "speech over the reply was a cough, a backchannel, an echo"
     COMMIT = "the client commits the input buffer"
@@ -76,7 +80,7 @@ class Event(Enum):
     SOUND = "the reply is heard for the first time"
     DONE = "the reply is made and heard to its end"
     FAILED = "the reply failed"
-    VOID = "the conversation changed: a guess no longer answers it"
+    VOID = "the conversation changed: what was read or guessed no longer fits it"
     IDLE = "nobody has spoken for long"
     OWED = "a reply asked for earlier can be made now"
 
@@ -86,13 +90,15 @@ class Action(Enum):
 
     START = "their message begins (speech_started)"
     RESUME_INPUT = "audio held back goes into their message"
+    READ = "mark the place, close what they said so far, ask for its words"
+    UNREAD = "back to that mark, as if it had never been closed"
     STOP = "their speech is over (speech_stopped)"
     COMMIT = "their message is closed and becomes an item (committed)"
     CLEAR = "their open message is thrown away (cleared)"
     DROP = "what they said over us is thrown away, silently"
     REPLY = "ask for a reply"
-    GUESS = "mark the place, ask for a reply, let nobody hear it"
-    UNGUESS = "back to the mark, as if never asked"
+    GUESS = "read, ask for a reply, let nobody hear it"
+    UNGUESS = "the guessed reply is taken back, as if never asked for"
     CONFIRM = "the guessed reply is the reply: announce it, let it be heard"
     OWE = "remember that a reply was asked for"
     DUCK = "speak softly"
@@ -134,8 +140,10 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.CREATE: (S.USER, (A.OWE,)),
     },
     S.PAUSE: {
-        E.SPEECH: (S.USER, (A.RESUME_INPUT,)),
+        E.SPEECH: (S.USER, (A.UNREAD, A.RESUME_INPUT)),
+        E.BREATH: (S.PAUSE, (A.READ,)),
         E.BRIEF: (S.GUESS, (A.GUESS,)),
+        E.VOID: (S.PAUSE, (A.UNREAD,)),
         E.OVER: (S.THINK, (A.STOP, A.COMMIT, A.REPLY)),
         E.TAKEN: (S.LISTEN, (A.STOP, A.COMMIT)),
         E.COMMIT: (S.LISTEN, (A.COMMIT,)),
@@ -143,14 +151,14 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.CREATE: (S.PAUSE, (A.OWE,)),
     },
     S.GUESS: {
-        E.SPEECH: (S.USER, (A.UNGUESS, A.RESUME_INPUT)),
+        E.SPEECH: (S.USER, (A.UNGUESS, A.UNREAD, A.RESUME_INPUT)),
         E.OVER: (S.THINK, (A.STOP, A.COMMIT, A.CONFIRM)),
         E.TAKEN: (S.LISTEN, (A.UNGUESS, A.STOP, A.COMMIT)),
         E.COMMIT: (S.LISTEN, (A.UNGUESS, A.COMMIT)),
         E.CLEAR: (S.LISTEN, (A.UNGUESS, A.CLEAR)),
         E.CREATE: (S.GUESS, (A.OWE,)),
-        E.FAILED: (S.PAUSE, (A.UNGUESS,)),
-        E.VOID: (S.PAUSE, (A.UNGUESS,)),
+        E.FAILED: (S.PAUSE, (A.UNGUESS, A.UNREAD)),
+        E.VOID: (S.PAUSE, (A.UNGUESS, A.UNREAD)),
     },
     S.THINK: {
         E.SPEECH: (S.HELD, (A.HOLD,)),
@@ -187,6 +195,7 @@ TABLE: dict[State, dict[Event, Step]] = {
         E.FAILED: (S.USER, (A.START,)),
     },
     S.HELD: {
+        E.LULL: (S.OVERLAP, (A.UNHOLD, A.DUCK)),
         E.BARGE: (S.USER, (A.CUT, A.START)),
         E.FALSE_ALARM: (S.SPEAK, (A.DROP, A.UNHOLD)),
         E.OVER: (S.SPEAK, (A.START, A.STOP, A.COMMIT, A.OWE, A.UNHOLD)),

@@ -13,6 +13,7 @@ How long a silence means that the turn is over is not decided here but in the en
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,7 +26,18 @@ from models.base import Pcm
 START_VOICED, START_WINDOW = 3, 4
 """Frames that must be voiced, of how many, before we say that somebody speaks: 60 ms of 80."""
 END_UNVOICED = 3
-"""Unvoiced frames in a row that end speech; WebRTC's detector adds up to 100 ms of hangover of its own."""
+"""Unvoiced frames in a row that end speech."""
+BELOW_PEAK_DB = 32.0
+"""So far under the loudest of the latest speech is no speech any more: a tail of reverberation, a breath."""
+PEAK_FALLS_DB = 0.2
+"""The loudest is forgotten at this pace, a frame: 10 dB a second."""
+ABOVE_NOISE_DB = 6.0
+"""Speech stands at least so far above the room's noise."""
+NOISE_RISES_DB = 0.03
+"""Noise that stays is taken for the room's at this pace, a frame: 1.5 dB a second; a quieter room at once."""
+SILENT_DB = -100.0
+LOUD_FRAMES = 25
+"""Voiced frames that tell how loud somebody is: half a second."""
 
 
 class VoiceDetector(Protocol):
@@ -43,6 +55,9 @@ class WebRtcVoice:
 
     ``threshold`` 0..1 as in the API's ``server_vad``: a higher one wants louder and clearer speech. It picks the
     aggressiveness (0..3) and the gate (-65 dBFS at 0, -50 at the default of 0.5, -35 at 1).
+
+    The detector alone goes on for 60 to 100 ms after speech has ended, which everybody would wait for in each turn; so
+    a frame far under the latest speech, or at the level of the room, isn't voiced whatever it says.
     """
 
     RATES_HZ = (8000, 16000, 32000, 48000)
@@ -56,13 +71,28 @@ class WebRtcVoice:
         self.frame_samples = int(rate_hz * self.FRAME_S)
         self._rate_hz = rate_hz
         self._detector = webrtcvad.Vad(min(3, int(threshold * 4)))
-        self._gate = 10 ** ((-65 + 30 * threshold) / 10)  # mean square
+        self._gate_db = -65 + 30 * threshold
+        self._peak_db = SILENT_DB
+        self._noise_db = 0.0
 
     def voiced(self, frame: Pcm) -> bool:
         """float32 [frame_samples], -1..1. The detector hears every frame: it learns the noise floor from the quiet."""
         pcm16 = (np.clip(frame, -1, 1) * 32767).astype("<i2")
         speech: bool = self._detector.is_speech(pcm16.tobytes(), self._rate_hz)
-        return speech and float(np.mean(frame.astype(np.float64) ** 2)) > self._gate
+        db = level_db(frame)
+        self._noise_db = min(db, self._noise_db + NOISE_RISES_DB) if db > SILENT_DB else self._noise_db
+        self._peak_db -= PEAK_FALLS_DB
+        if not speech:
+            return False
+        self._peak_db = max(self._peak_db, db)
+        floor_db = max(self._gate_db, self._peak_db - BELOW_PEAK_DB, min(self._noise_db + ABOVE_NOISE_DB, -30.0))
+        return db > floor_db
+
+
+def level_db(pcm: Pcm) -> float:
+    """Level of float32 [n] in dB against full scale; digital silence is -100."""
+    power = float(np.mean(pcm.astype(np.float64) ** 2)) if len(pcm) else 0.0
+    return max(SILENT_DB, 10 * math.log10(power)) if power > 0 else SILENT_DB
 
 
 @dataclass(frozen=True)
@@ -95,10 +125,19 @@ class Vad:
         self.speaking = False
         self.last_voiced = start
         """End of the last voiced frame of the latest speech."""
+        self.voiced = 0
+        """Voiced samples so far."""
+        self._loud: deque[float] = deque(maxlen=LOUD_FRAMES)
 
     @property
     def frame_samples(self) -> int:
         return self._detector.frame_samples
+
+    @property
+    def level_db(self) -> float:
+        """How loud the latest speech is: its louder frames."""
+        loud = sorted(self._loud)
+        return loud[int(0.7 * len(loud))] if loud else SILENT_DB
 
     def push(self, pcm: Pcm) -> list[Edge]:
         """Takes float32 [n] in any chunking; gives the edges that became known, in order."""
@@ -107,7 +146,12 @@ class Vad:
         size = self.frame_samples
         whole = len(pcm) // size * size
         for begin in range(0, whole, size):
-            edge = self._judge(self._detector.voiced(pcm[begin : begin + size]))
+            frame = pcm[begin : begin + size]
+            voiced = self._detector.voiced(frame)
+            if voiced:
+                self.voiced += size
+                self._loud.append(level_db(frame))
+            edge = self._judge(voiced)
             if edge is not None:
                 edges.append(edge)
         self._rest = pcm[whole:]
@@ -117,6 +161,7 @@ class Vad:
         """What was heard is dealt with (a commit, a clear): speech that goes on starts anew."""
         self.speaking = False
         self._recent.clear()
+        self._loud.clear()
         self._unvoiced_run = 0
 
     def _judge(self, voiced: bool) -> Edge | None:

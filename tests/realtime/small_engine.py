@@ -21,6 +21,7 @@ from realtime.events import (
     MalformedOut,
     Open,
     Opened,
+    Overhear,
     Playout,
     Refused,
     Reply,
@@ -69,6 +70,9 @@ class SmallEngine:
     """Count what is in the context, as the engine does."""
     transcript_s: float = 0.4
     words: str = "how hot is it"
+    overheard: str | None = None
+    """What they say over a reply, as it is made out; None: there is no transcript of it."""
+    overhear_s: float = 0.06
     context: list[tuple[str, tuple[Segment, ...]]] = field(default_factory=list)
     tail: list[Segment] = field(default_factory=list)
     running: Running | None = None
@@ -109,6 +113,10 @@ class SmallEngine:
                 first, rest = self.words[:half], self.words[half:]
                 self._later.append((now + self.transcript_s, TranscriptOut(1, epoch, item_id, first, False)))
                 self._later.append((now + 1.2 * self.transcript_s, TranscriptOut(1, epoch, item_id, rest, True)))
+            case Overhear(epoch=epoch, name=name):
+                failure = "" if self.overheard is not None else "no slot is free"
+                out = TranscriptOut(1, epoch, name, self.overheard or "", True, failure)
+                self._later.append((now + self.overhear_s, out))
             case Playout(samples=samples):
                 assert samples >= 0
             case Close():

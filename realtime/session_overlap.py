@@ -1,0 +1,117 @@
+"""Speech over a reply, from its onset until it is clear what it is: how much, how loud, which words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from realtime.events import TranscriptOut
+from realtime.overlap import Over, OverlapRules, judge
+from realtime.pcm import Pcm16
+from realtime.session_input import UserAudio
+from realtime.turns import Event
+from realtime.vad import START_VOICED
+
+FIRST_ASK_MS, ASK_EVERY_MS = 280.0, 300.0
+"""Speech after which its words are first asked for, and after which again, while it goes on."""
+LEARN = 0.3
+"""Weight of the latest turn in how loud this speaker is."""
+
+
+class SpeechOver:
+    """Watches what they say over a reply. ``ask(name, pcm)`` asks for words; ``ours()`` is what we say meanwhile."""
+
+    def __init__(
+        self,
+        rules: OverlapRules,
+        user: UserAudio,
+        ask: Callable[[str, Pcm16], None],
+        ours: Callable[[], str],
+    ) -> None:
+        self._rules = rules
+        self._user = user
+        self._ask = ask
+        self._ours = ours
+        self._usual_db: float | None = None
+        self._voiced_before = 0
+        self._name: str | None = None  # of the words that were asked for last
+        self._count = 0
+        self._asked_ms = 0.0
+        self._asked_at = 0  # end of the speech that was asked about
+        self._waiting = False
+        self._text = ""
+        self._words: str | None = None
+        self._words_at = -1
+
+    @property
+    def faint(self) -> bool:
+        """So much fainter than this speaker that it is somebody else, or a loudspeaker."""
+        vad, faint_db = self._user.vad, self._rules.faint_db
+        if vad is None or self._usual_db is None or faint_db is None:
+            return False
+        return vad.level_db < self._usual_db - faint_db
+
+    def turn_taken(self) -> None:
+        """They had a turn: that is how loud they are."""
+        if (vad := self._user.vad) is None or not vad.voiced:
+            return
+        self._usual_db = vad.level_db + (1 - LEARN) * ((self._usual_db or vad.level_db) - vad.level_db)
+
+    def begin(self) -> None:
+        """Their speech begins over us."""
+        vad = self._user.vad
+        assert vad is not None, "speech was heard"
+        self._voiced_before = vad.voiced - START_VOICED * vad.frame_samples
+        self._name, self._waiting, self._words = None, False, None
+        self._asked_ms, self._words_at = FIRST_ASK_MS - ASK_EVERY_MS, -1
+
+    def judge(self, held: bool) -> Event | None:
+        """What the floor should hear now; asks for words where they would help."""
+        vad, message = self._user.vad, self._user.message
+        assert vad is not None, "speech was heard"
+        assert message is not None, "and is kept"
+        silence_ms = 0.0 if vad.speaking else self._ms(self._user.silence)
+        over = Over(
+            speech_ms=self._ms(vad.voiced - self._voiced_before),
+            silence_ms=silence_ms,
+            held=held,
+            faint=self.faint,
+            words=self._words,
+            whole=self._words is not None and self._words_at >= vad.last_voiced,
+            asked=self._waiting,
+            ours=self._ours() if self._words else "",
+        )
+        self._ask_words(over, vad.last_voiced)
+        return judge(self._rules, over)
+
+    def take(self, output: TranscriptOut) -> bool:
+        """Words that came; False: they are somebody else's."""
+        if self._name is None or output.item_id != self._name:
+            return output.item_id.startswith(PREFIX)
+        self._text += output.text
+        if output.done:
+            self._waiting = False
+            if not output.failure:
+                self._words, self._words_at = self._text, self._asked_at
+        return True
+
+    def _ask_words(self, over: Over, last_voiced: int) -> None:
+        """While they speak now and then, and once when they are silent; silence asks anew at once."""
+        if not self._rules.overhear or over.faint or over.speech_ms < self._rules.hold_after_ms:
+            return
+        ended = over.silence_ms > 0
+        due = self._asked_at != last_voiced if ended else over.speech_ms >= self._asked_ms + ASK_EVERY_MS
+        if not due or (self._waiting and not ended):
+            return
+        message = self._user.message
+        assert message is not None, "speech is kept"
+        self._count += 1
+        self._name, self._text, self._waiting = f"{PREFIX}{self._count}", "", True
+        self._asked_ms, self._asked_at = over.speech_ms, last_voiced
+        self._ask(self._name, message.audio.cut(0, message.audio.length))
+
+    def _ms(self, samples: int) -> float:
+        return samples * 1000 / self._user.rate_hz
+
+
+PREFIX = "overheard_"
+"""How the names of words that were asked for begin."""
