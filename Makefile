@@ -10,7 +10,7 @@ ARGS ?=
 .PHONY: setup setup-test system-packages serve test test-fast check style types bench eval clean
 
 setup: $(VENV)/.run
-setup-test: $(VENV)/.test system-packages
+setup-test: $(VENV)/.test system-packages tests/clients/node_modules/.installed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -23,6 +23,11 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# The stock JavaScript client that the browser tests run, and a type checker for our own scripts.
+tests/clients/node_modules/.installed: tests/clients/package.json | system-packages
+	npm install --prefix tests/clients --no-audit --no-fund --no-package-lock --loglevel=error
 	@touch $@
 
 # Voices, sound tools, a browser and phones for the tests; nothing of it is needed to serve.

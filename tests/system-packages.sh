@@ -8,6 +8,8 @@ declare -A wanted=(
   [flite]=flite
   [festival]=festival
   [sox]=sox
+  [chromium]=chromium
+  [npm]=npm
 )
 
 missing=()

@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from realtime.errors import ClientError, InvalidField
 from realtime.protocol import load
 from realtime.protocol_beta import session_to_beta
 from realtime.settings import Dialect, session_object
-from transport import metrics, webrtc
+from transport import metrics, pages, webrtc
 from transport.auth import SECRET_DEFAULT_SECONDS, Denied, Secret
 from transport.cors import CrossOrigin
 from transport.phone import asterisk, control, telnyx, twilio
@@ -31,14 +29,6 @@ from transport.websocket import realtime
 PING_S = 20.0
 """Interval of WebSocket pings, and how long an answer may take."""
 MAX_BODY_BYTES = 1024 * 1024
-WEB_CLIENT = Path(__file__).resolve().parent.parent / "clients" / "web"
-
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Parley</title><style>body{font:1.1rem/1.6 system-ui;max-width:40rem;margin:4rem auto;padding:0 1rem}</style>
-<h1>Parley</h1><p>A real-time voice and video agent server. It speaks the OpenAI Realtime API at
-<code>/v1/realtime</code> (WebSocket).</p><p>Try it from a terminal:
-<code>parley call question.wav --out answer.wav</code></p>
-<p><a href="/healthz">/healthz</a> &middot; <a href="/metrics">/metrics</a></p></html>"""
 
 
 def create_app(service: Service) -> Starlette:
@@ -62,7 +52,7 @@ def create_app(service: Service) -> Starlette:
 
 
 def _routes() -> list[BaseRoute]:
-    routes: list[BaseRoute] = [
+    return [
         WebSocketRoute("/v1/realtime", realtime),
         Route("/v1/realtime/client_secrets", _guarded(client_secrets), methods=["POST"]),
         Route("/v1/realtime/sessions", _guarded(beta_sessions), methods=["POST"]),
@@ -74,9 +64,8 @@ def _routes() -> list[BaseRoute]:
         Route("/v1/models", _guarded(list_models)),
         Route("/metrics", _guarded(show_metrics)),
         Route("/healthz", healthz),
-        Route("/", page),
+        *pages.routes(),
     ]
-    return [*routes, Mount("/", StaticFiles(directory=WEB_CLIENT))] if WEB_CLIENT.is_dir() else routes
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -172,9 +161,3 @@ async def healthz(request: Request) -> Response:
 async def show_metrics(request: Request) -> Response:
     """For Prometheus; ``Authorization: Bearer KEY`` where the server has a key."""
     return Response(_service(request).metrics.page(), media_type=metrics.CONTENT_TYPE)
-
-
-async def page(_: Request) -> Response:
-    """The web client where it is installed, else a few words."""
-    index = WEB_CLIENT / "index.html"
-    return FileResponse(index) if index.is_file() else HTMLResponse(PAGE)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from transport.auth import Denied, Gate
 
-API = "/v1/"
+API = ("/v1/", "/healthz")
 ALLOWED = {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Allow-Headers": "authorization, content-type",

@@ -47,3 +47,4 @@ class Capture extends AudioWorkletProcessor {
 }
 
 registerProcessor("parley-capture", Capture);
+export {}; // a module: its names are its own

@@ -92,7 +92,7 @@ export class ParleyAgent extends HTMLElement {
   async start(microphone = true) {
     if (this.agent) return;
     this.explain(null);
-    const token = this.key || (this.getToken ? await this.getToken() : (this.getAttribute("token") ?? ""));
+    const token = this.key || this.getToken || (this.getAttribute("token") ?? "");
     const agent = new Agent({
       url: this.getAttribute("url") ?? "/v1/",
       token,
@@ -110,8 +110,9 @@ export class ParleyAgent extends HTMLElement {
       if (this.pushToTalk) agent.mute(true);
       await agent.open();
       this.drawDevices();
-      this.loop();
+      this.loop(agent);
     } catch (error) {
+      if (this.agent !== agent) return; // hung up meanwhile
       this.agent = null;
       this.explain(error instanceof ParleyError ? error : new ParleyError("failed", String(error)));
     }
@@ -184,8 +185,9 @@ export class ParleyAgent extends HTMLElement {
 
   pressed() {
     if (!this.agent) this.start();
+    else if (this.pushToTalk) return; // see `hold`
     else if (this.agent.speaking) this.agent.interrupt();
-    else if (!this.pushToTalk) this.agent.mute(!this.agent.muted);
+    else this.agent.mute(!this.agent.muted);
   }
 
   /** @param {boolean} on the button or the space bar is held down */
@@ -344,13 +346,12 @@ export class ParleyAgent extends HTMLElement {
     if (options.some((option) => option.value === chosen)) this.$(".microphones").value = chosen;
   }
 
-  /** The ring follows whoever speaks. */
-  loop() {
-    const agent = this.agent;
-    if (!agent) return;
+  /** The ring follows whoever speaks. @param {Agent} agent */
+  loop(agent) {
+    if (this.agent !== agent) return;
     const level = Math.max(agent.speaking ? agent.outputLevel() : 0, agent.inputLevel());
     this.$(".talk").style.setProperty("--level", level.toFixed(3));
-    requestAnimationFrame(() => this.loop());
+    requestAnimationFrame(() => this.loop(agent));
   }
 }
 

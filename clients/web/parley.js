@@ -15,7 +15,8 @@
  *
  * @typedef {object} Options
  * @property {string | URL} [url] of the server's API, such as https://voice.example/v1; the page's own server without
- * @property {string} [token] a client secret (`ek_...`), or an API key where nobody else sees the page
+ * @property {string | (() => Promise<string>)} [token] a client secret (`ek_...`), or an API key where nobody else sees
+ *   the page; a function is asked for a fresh one at each connection
  * @property {"webrtc" | "websocket"} [transport]
  * @property {object} [session] as in `session.update`: instructions, voice, turn detection...
  * @property {Record<string, Tool>} [tools]
@@ -35,7 +36,8 @@ import { Transcript } from "./transcript.js";
 
 export { ParleyError } from "./errors.js";
 
-const BACKOFF_MS = [300, 1000, 2000, 4000, 8000, 8000, 8000];
+const BACKOFF_MS = [300, 1000, 2000, 4000, 8000];
+const GIVE_UP_MS = 180_000; // a server that restarts may have a large model to load
 
 /**
  * @param {Options} [options]
@@ -53,8 +55,11 @@ export class Agent extends EventTarget {
     super();
     this.options = options;
     this.transcript = new Transcript();
-    /** @type {State} */
-    this.state = "closed";
+    this.state = /** @type {State} */ ("closed");
+    /** @type {AudioContext | undefined} */
+    this.context = undefined;
+    /** @type {Level | undefined} */
+    this.level = undefined;
     this.muted = false;
     /** @type {MediaStream | null} */
     this.microphone = null;
@@ -78,6 +83,7 @@ export class Agent extends EventTarget {
       this.link = this.newLink(this.context);
       this.link.mute(this.muted);
       await this.link.open();
+      if (this.is("closed")) throw new ParleyError("lost", "hung up while connecting");
     } catch (error) {
       this.release();
       this.become("closed");
@@ -93,7 +99,7 @@ export class Agent extends EventTarget {
     const Link = transport === "websocket" ? SocketLink : RtcLink;
     return new Link({
       url: base,
-      token,
+      token: typeof token === "function" ? token : async () => token,
       iceServers,
       context,
       microphone: this.microphone,
@@ -249,9 +255,11 @@ export class Agent extends EventTarget {
     this.become("reconnecting");
     this.speaking = false;
     let last = new ParleyError("lost");
-    for (const pause of BACKOFF_MS) {
+    const since = performance.now();
+    for (let trial = 0; performance.now() - since < GIVE_UP_MS; trial++) {
+      const pause = BACKOFF_MS[Math.min(trial, BACKOFF_MS.length - 1)];
       await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
-      if (this.state !== "reconnecting" || !this.link) return;
+      if (this.is("closed") || !this.link) return;
       try {
         const same = await this.link.open();
         if (!same) this.remind();
@@ -300,6 +308,11 @@ export class Agent extends EventTarget {
     this.microphone = this.shown.camera = this.shown.screen = null;
     this.context?.close().catch(() => {});
     this.context = this.level = this.meter = undefined;
+  }
+
+  /** @param {State} state */
+  is(state) {
+    return this.state === state;
   }
 
   /** @param {State} state */

@@ -17,7 +17,7 @@ class Player extends AudioWorkletProcessor {
     this.samples = 0; // played of the item
     this.paused = false;
     this.sinceReport = 0;
-    this.port.onmessage = ({ data }) => this.take(data);
+    this.port.onmessage = (/** @type {MessageEvent} */ { data }) => this.take(data);
   }
 
   /** @param {{play?: Int16Array, item?: string, pause?: boolean, flush?: boolean}} message */
@@ -71,3 +71,4 @@ class Player extends AudioWorkletProcessor {
 }
 
 registerProcessor("parley-player", Player);
+export {}; // a module: its names are its own

@@ -2,25 +2,14 @@
 
 import { Level, Recorder, toBase64 } from "./audio.js";
 import { ParleyError, refusal } from "./errors.js";
+import { authorization } from "./link.js";
 
 const GATHER_MS = 1500;
 const OPEN_MS = 20000;
 const GONE_MS = 4000;
 
-/**
- * @typedef {object} LinkOptions
- * @property {URL} url of the server's API, `.../v1/`
- * @property {string} token
- * @property {MediaStream | null} microphone
- * @property {AudioContext} context
- * @property {RTCIceServer[]} iceServers
- * @property {object} session what the session begins with
- * @property {(event: any) => void} onevent
- * @property {() => void} ondown the link is gone and was not closed by us
- */
-
 export class RtcLink {
-  /** @param {LinkOptions} options */
+  /** @param {import("./link.js").LinkOptions} options */
   constructor(options) {
     this.options = options;
     this.location = "";
@@ -100,8 +89,7 @@ export class RtcLink {
    * @param {string | FormData} body
    */
   async post(path, body) {
-    /** @type {Record<string, string>} */
-    const headers = this.options.token ? { Authorization: `Bearer ${this.options.token}` } : {};
+    const headers = await authorization(this.options.token);
     if (typeof body === "string") headers["Content-Type"] = "application/sdp";
     try {
       return await fetch(new URL(path, this.options.url), { method: "POST", headers, body });

@@ -2,6 +2,7 @@
 
 import { Level, Player, Recorder, RATE_HZ, fromBase64, toBase64 } from "./audio.js";
 import { ParleyError, refusal } from "./errors.js";
+import { authorization } from "./link.js";
 
 const OPEN_MS = 20000;
 const FRAME_MS = 500;
@@ -9,7 +10,7 @@ const FRAME_WIDTH = 640;
 const FLUSH_ON = ["input_audio_buffer.speech_started", "conversation.item.truncated"];
 
 export class SocketLink {
-  /** @param {import("./rtc.js").LinkOptions} options */
+  /** @param {import("./link.js").LinkOptions} options */
   constructor(options) {
     this.options = options;
     this.muted = false;
@@ -40,7 +41,8 @@ export class SocketLink {
   async connect() {
     const url = new URL("realtime", this.options.url);
     url.protocol = url.protocol.replace("http", "ws");
-    const key = this.options.token ? [`openai-insecure-api-key.${this.options.token}`] : [];
+    const token = await this.options.token();
+    const key = token ? [`openai-insecure-api-key.${token}`] : [];
     const socket = new WebSocket(url, ["realtime", ...key]);
     this.socket = socket;
     socket.onmessage = ({ data }) => this.take(JSON.parse(data));
@@ -61,9 +63,8 @@ export class SocketLink {
 
   /** A browser doesn't say why a WebSocket was refused: ask. @returns {Promise<ParleyError>} */
   async why() {
-    /** @type {Record<string, string>} */
-    const headers = this.options.token ? { Authorization: `Bearer ${this.options.token}` } : {};
     try {
+      const headers = await authorization(this.options.token);
       const health = await fetch(new URL("../healthz", this.options.url), { headers });
       if (!health.ok) {
         const { status } = await health.json();

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ from tests.realtime.doubles_speech import FRAME_SAMPLES, VOICES, OnCall, ToyCode
 
 EOS, CALL, CALL_END, USER, ASSISTANT, CLOSE, ASK = 1, 3, 4, 6, 7, 8, 9
 BLOCK = 160  # samples of one audio token
+Law = Callable[[Sequence[int], int, Sampling], int]
+"""(cache, where the reply begins, sampling) -> the next token."""
 SPEC = Spec("toy", 16000, 24000, FRAME_SAMPLES, 2, VOICES, 4000, 2.0, audio_token=None)
 
 
@@ -57,7 +59,8 @@ class ToySlot:
 
 
 class ToyThinker:
-    def __init__(self, slots: int, kv_tokens: int, on_call: OnCall) -> None:
+    def __init__(self, slots: int, kv_tokens: int, on_call: OnCall, law: Law) -> None:
+        self.law = law
         self.free = list(range(slots))[::-1]
         self.slots: dict[int, ToySlot] = {}
         self.marks: dict[int, dict[int, ToySlot]] = {}
@@ -74,7 +77,8 @@ class ToyThinker:
 
     def close(self, slot: int) -> None:
         del self.slots[slot], self.marks[slot]
-        self.free.append(slot)
+        if slot >= 0:
+            self.free.append(slot)
 
     def append(self, slot: int, part: Part) -> None:
         state = self.slots[slot]
@@ -146,7 +150,7 @@ class ToyThinker:
             if len(state.tokens) > state.in_cache:
                 state.cache.append(state.tokens[-1])
                 state.in_cache += 1
-            state.tokens.append(next_token(state.cache, state.base, state.sampling))
+            state.tokens.append(self.law(state.cache, state.base, state.sampling))
             drawn.append(state.tokens[-1])
         return drawn
 
@@ -174,6 +178,18 @@ class ToyThinker:
         child = self.open()
         self.slots[child] = copy.deepcopy(self.slots[slot])
         return child
+
+    def keep(self, slot: int) -> int:
+        assert not self.slots[slot].queue, "everything appended must have been prefilled"
+        self.serial += 1
+        self.slots[-self.serial] = copy.deepcopy(self.slots[slot])
+        self.marks[-self.serial] = {}
+        return -self.serial
+
+    def adopt(self, slot: int, kept: int) -> None:
+        assert not self.slots[slot].cache, "only an empty slot adopts"
+        assert not self.slots[slot].queue, "only an empty slot adopts"
+        self.slots[slot] = copy.deepcopy(self.slots[kept])
 
     def memory_bytes(self) -> int:
         return 8 * sum(len(state.cache) for state in self.slots.values())
@@ -244,9 +260,15 @@ class ToyPrompt:
         return "".join(word(token) for token in ids)
 
 
-def toy_model(slots: int = 8, kv_tokens: int = 1 << 30, on_call: OnCall | None = None, spec: Spec = SPEC) -> Model:
+def toy_model(
+    slots: int = 8,
+    kv_tokens: int = 1 << 30,
+    on_call: OnCall | None = None,
+    spec: Spec = SPEC,
+    law: Law = next_token,
+) -> Model:
     call: OnCall = on_call or (lambda stage, slots, size: None)
-    thinker: Any = ToyThinker(slots, kv_tokens, call)
+    thinker: Any = ToyThinker(slots, kv_tokens, call, law)
     return Model(spec, ToyPrompt(), thinker, ToyTalker(call), ToyCodec(call))
 
 

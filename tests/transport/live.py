@@ -39,16 +39,18 @@ class LiveServer:
         engine: EngineConfig | None = None,
         host: Host | None = None,
         wait: bool = True,
+        port: int = 0,
         **config: Any,
     ) -> None:
-        """``host``: instead of a thread that runs ``load``. ``wait``: for the model. ``config``: of ServiceConfig."""
+        """``host``: instead of a thread that runs ``load``. ``wait``: for the model. ``port``: 0 for any that is free.
+        ``config``: of ServiceConfig."""
         self._host = host or EngineThread(load, engine or EngineConfig())
         self._gate = gate or Gate()
         self._config = ServiceConfig("toy", **config)
         self._wait = wait
         self._thread = threading.Thread(target=self._run, name="live-server")
         self._up = threading.Event()
-        self.port = 0
+        self.port = port
         self.service: Service
         self.server: Server
         self.loop: asyncio.AbstractEventLoop
@@ -97,7 +99,7 @@ class LiveServer:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.service = Service(self._host, self._gate, self._config)
-        self.server = Server(self.service, "127.0.0.1", 0)
+        self.server = Server(self.service, "127.0.0.1", self.port)
         serving = asyncio.create_task(self.server.serve())
         await self.server.listening.wait()
         self.port = self.server.servers[0].sockets[0].getsockname()[1]

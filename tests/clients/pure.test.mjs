@@ -1,0 +1,96 @@
+// transcript.js and timeline.js: the server's events in, what is drawn out. Run by test_scripts.py (node --test).
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Transcript } from "../../clients/web/transcript.js";
+import { Timeline, median, spans } from "../../clients/web/timeline.js";
+
+const said = (id, role, text, status = "completed") => ({
+  id, type: "message", role, status, content: [{ type: role === "user" ? "input_text" : "output_audio", transcript: text }],
+});
+
+function turn(transcript, n, user, assistant) {
+  transcript.take({ type: "input_audio_buffer.speech_started", item_id: `u${n}` });
+  transcript.take({ type: "conversation.item.input_audio_transcription.delta", item_id: `u${n}`, delta: user });
+  transcript.take({ type: "conversation.item.input_audio_transcription.completed", item_id: `u${n}`, transcript: user });
+  for (const word of assistant.split(/(?<= )/)) {
+    transcript.take({ type: "response.output_audio_transcript.delta", item_id: `a${n}`, delta: word });
+  }
+}
+
+test("both sides, in order", () => {
+  const transcript = new Transcript();
+  turn(transcript, 1, " When? ", "At noon.");
+  turn(transcript, 2, "Where?", "Here.");
+  assert.deepEqual(transcript.entries.map(({ role, text }) => [role, text]), [
+    ["user", "When?"], ["assistant", "At noon."], ["user", "Where?"], ["assistant", "Here."],
+  ]);
+});
+
+test("what was cut off is kept apart from what was heard", () => {
+  const transcript = new Transcript();
+  turn(transcript, 1, "When?", "The next train leaves at noon.");
+  transcript.take({ type: "response.done", response: { output: [said("a1", "assistant", "The next train", "incomplete")] } });
+  const [, answer] = transcript.entries;
+  assert.equal(answer.text, "The next train");
+  assert.equal(answer.cut, " leaves at noon.");
+  assert.equal(answer.open, false);
+});
+
+test("a server that has forgotten is told what was heard, no more", () => {
+  const transcript = new Transcript();
+  turn(transcript, 1, "When?", "The next train leaves at noon.");
+  transcript.take({ type: "response.done", response: { output: [said("a1", "assistant", "The next train", "incomplete")] } });
+  transcript.take({ type: "conversation.item.added", item: { id: "f1", type: "function_call", name: "look_up" } });
+  assert.deepEqual(transcript.items(), [
+    { type: "message", role: "user", content: [{ type: "input_text", text: "When?" }] },
+    { type: "message", role: "assistant", content: [{ type: "output_text", text: "The next train" }] },
+  ]);
+});
+
+test("a line that was never said disappears", () => {
+  const transcript = new Transcript();
+  transcript.take({ type: "input_audio_buffer.speech_started", item_id: "u1" });
+  transcript.take({ type: "input_audio_buffer.cleared" });
+  assert.deepEqual(transcript.entries, []);
+});
+
+test("events that nobody knows change nothing", () => {
+  const transcript = new Transcript();
+  assert.equal(transcript.take({ type: "parley.news" }), false);
+});
+
+const latency = { eot_delay_ms: 500, prefill_lag: 3, ttft_ms: 40, ttfa_ms: 90, ttfa_audible_ms: 100, e2e_ms: 600 };
+
+function measured(more = {}) {
+  const timeline = new Timeline();
+  timeline.take({ type: "input_audio_buffer.speech_started", audio_start_ms: 1000 }, 0);
+  timeline.take({ type: "input_audio_buffer.speech_stopped", audio_end_ms: 2500 }, 1500);
+  timeline.take({ type: "response.created", response: { id: "r1" } }, 2000);
+  timeline.take({ type: "output_audio_buffer.started", response_id: "r1" }, 2100);
+  timeline.take({ type: "output_audio_buffer.stopped", response_id: "r1" }, 4100);
+  timeline.take({ type: "parley.latency", response_id: "r1", ...latency, ...more }, 4100);
+  return timeline.turns[0];
+}
+
+test("a turn's spans follow each other from the true end of speech on", () => {
+  const found = spans(measured());
+  assert.deepEqual(found.map(({ name }) => name), ["speech", "eot_delay", "ttft", "ttfa", "send", "playout"]);
+  assert.equal(found[0].from, -1500);
+  for (let n = 1; n < found.length; n++) assert.equal(found[n].from, found[n - 1].to);
+  assert.equal(found.at(-1).to, 600 + 2000);
+});
+
+test("an interruption ends where playout ended", () => {
+  const found = spans(measured({ interrupt_stop_ms: 300 }));
+  assert.deepEqual(found.at(-1), { name: "stop", from: 2300, to: 2600 });
+});
+
+test("what was asked in writing has no end of speech", () => {
+  const found = spans(measured({ eot_delay_ms: null, e2e_ms: null, ttft_ms: 40, ttfa_ms: 90 }));
+  assert.ok(found.every(({ from, to }) => Number.isFinite(from) && to > from));
+});
+
+test("the middle", () => {
+  assert.equal(median([]), null);
+  assert.equal(median([null, 3, 1, 2]), 2);
+});

@@ -1,0 +1,40 @@
+"""The page that `parley serve` serves at /, in a real browser, over both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.clients.browser import visit
+from tests.clients.toy import alike, replies_kept
+from tests.transport.live import LiveServer
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with LiveServer() as live:
+        yield live
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_somebody_speaks_reads_what_was_said_and_hears_the_answer(
+    server: LiveServer, chromium: Browser, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with replies_kept(monkeypatch) as made, visit(chromium, f"{server.url}/?transport={transport}") as person:
+        person.follow()
+        person.start()
+        person.until(lambda: person.of("parley.latency"))
+        person.page.get_by_role("button", name="Mute").click()
+        person.page.wait_for_timeout(1000)  # what is under way is played
+        done = person.of("response.done")[0]["response"]["output"][0]
+        told = person.of("conversation.item.input_audio_transcription.completed")[0]
+        played, reply = person.heard(), made[done["id"]]
+        assert person.lines("user")[0] == told["transcript"].strip()
+        assert person.lines("assistant")[0].startswith(done["content"][0]["transcript"].strip())
+        assert alike(played.pcm, played.rate_hz, reply, 24000) > 0.5
+        assert alike(played.pcm, played.rate_hz, reply[::-1], 24000) < 0.4
+        assert bool(person.of("response.output_audio.delta")) == (transport == "websocket")

@@ -1,0 +1,117 @@
+"""What can go wrong for somebody at the page, and that it says what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from realtime.schedule import EngineConfig
+from tests.clients.browser import PATIENCE_MS, Visitor, visit
+from tests.transport.live import LiveServer
+from transport.auth import Gate
+
+pytestmark = pytest.mark.browser
+TRANSPORTS = pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with LiveServer() as live:
+        yield live
+
+
+def problem(person: Visitor, says: str) -> None:
+    """The panel that explains."""
+    expect(person.page.get_by_role("alert").get_by_text(says)).to_be_visible(timeout=PATIENCE_MS)
+
+
+@TRANSPORTS
+def test_who_is_muted_is_not_heard(server: LiveServer, chromium: Browser, transport: str) -> None:
+    with visit(chromium, f"{server.url}/?transport={transport}") as person:
+        person.follow()
+        person.start()
+        person.until(lambda: person.of("conversation.item.input_audio_transcription.completed"))
+        person.page.get_by_role("button", name="Mute").click()
+        expect(person.page.get_by_role("button", name="Unmute")).to_be_visible()
+        person.page.wait_for_timeout(1500)  # what was said before has been taken
+        before = len(person.of("input_audio_buffer.speech_started"))
+        person.page.wait_for_timeout(10_000)  # longer than the loop of the question
+        assert len(person.of("input_audio_buffer.speech_started")) == before
+        person.page.get_by_role("button", name="Unmute").click()
+        person.until(lambda: len(person.of("input_audio_buffer.speech_started")) > before)
+
+
+def test_without_a_microphone_one_can_type(server: LiveServer, chromium: Browser) -> None:
+    with visit(chromium, server.url, microphone=False) as person:
+        person.follow()
+        person.page.get_by_role("button", name="Start talking").click()
+        problem(person, "The microphone is blocked")
+        problem(person, "You can type in the meantime")
+        box = person.page.get_by_placeholder("Or type here")
+        box.fill("Hello!")
+        box.press("Enter")
+        person.until(lambda: person.of("response.done"))
+        assert person.lines("user") == ["Hello!"]
+        assert person.lines("assistant")[0]
+
+
+@TRANSPORTS
+def test_a_full_server_says_so(chromium: Browser, transport: str) -> None:
+    with (
+        LiveServer(engine=EngineConfig(max_sessions=1)) as server,
+        visit(chromium, f"{server.url}/?transport={transport}") as first,
+        visit(chromium, f"{server.url}/?transport={transport}") as second,
+    ):
+        first.start()
+        second.page.get_by_role("button", name="Start talking").click()
+        problem(second, "Everybody is busy")
+        first.page.get_by_role("button", name="Hang up").click()
+        second.until(lambda: not server.service.sessions)
+        second.page.get_by_role("button", name="Try again").click()
+        second.status("Listening", "Hearing you", "Thinking", "Speaking")
+
+
+def test_a_server_that_is_away(chromium: Browser) -> None:
+    with LiveServer() as server, visit(chromium, server.url) as person:
+        server.server.should_exit = True
+        server.join()
+        person.page.get_by_role("button", name="Start talking").click()
+        problem(person, "The server can't be reached")
+
+
+@TRANSPORTS
+def test_a_server_with_a_key_asks_for_it(chromium: Browser, transport: str) -> None:
+    with (
+        LiveServer(gate=Gate(("sesame",))) as server,
+        visit(chromium, f"{server.url}/?transport={transport}") as person,
+    ):
+        person.page.get_by_role("button", name="Start talking").click()
+        problem(person, "This server needs a key")
+        person.page.get_by_label("Key").fill("sesame")
+        person.page.get_by_label("Key").press("Enter")
+        person.status("Listening", "Hearing you", "Thinking", "Speaking")
+
+
+@TRANSPORTS
+def test_a_conversation_outlives_the_server(chromium: Browser, transport: str) -> None:
+    """The server is started again on its port: the page comes back by itself, and tells it what was said."""
+    with LiveServer() as first, visit(chromium, f"{first.url}/?transport={transport}") as person:
+        person.follow()
+        box = person.page.get_by_placeholder("Or type here")
+        person.start()
+        person.page.get_by_role("button", name="Mute").click()
+        box.fill("Remember me.")
+        box.press("Enter")
+        person.until(lambda: person.of("response.done"))
+        said = person.lines("user"), person.lines("assistant")
+        first.server.should_exit = True
+        first.join()
+        person.status("Reconnecting…")
+        with LiveServer(port=first.port):
+            person.status("Muted")
+            person.until(lambda: len(person.of("session.created")) == 2)
+            person.until(lambda: (person.lines("user"), person.lines("assistant")) == said)
+            added = [event for event in person.of("conversation.item.added") if "Remember" in str(event["item"])]
+            assert len(added) == 2, "once for each server"
