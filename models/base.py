@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from models.options import LoadOptions
 from models.segments import (
     Audio,
     Begin,
@@ -283,6 +284,14 @@ class Thinker(Protocol):
     def fork(self, slot: int) -> int:
         """A new slot with the same history, KV shared copy-on-write. Raises SlotsExhausted."""
 
+    def keep(self, slot: int) -> int:
+        """A copy of the slot's history, KV shared copy-on-write, for ``adopt``. Its number is nobody's conversation and
+        takes no slot; ``close`` frees it. Everything appended must have been prefilled."""
+
+    def adopt(self, slot: int, kept: int) -> None:
+        """The slot, which must be empty, goes on from what ``keep`` kept. A mark taken before is still the empty
+        slot."""
+
     def memory_bytes(self) -> int:
         """Device memory held for slots just now (KV pages in use, encoder state, kept embeddings)."""
 
@@ -365,29 +374,3 @@ class Model:
     thinker: Thinker
     talker: Talker | None
     codec: Codec | None
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How a checkpoint is brought onto a device."""
-
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    dtype: str = "auto"
-    """``auto`` (bf16 on CUDA, float32 on CPU), ``float32``, ``bfloat16`` or ``float16``."""
-    slots: int = 8
-    """Conversations that may be open at once, forks included."""
-    kv_tokens: int = 0
-    """KV budget over all slots, in tokens; 0 = slots x a family's usual conversation."""
-    audio_mode: str = "exact"
-    """``exact`` or ``append`` (FACTS: fixed short windows, append-only)."""
-    threads: int = 0
-    """CPU threads of one operation; 0 = one for a small model (see models.threads), else torch's own choice."""
-
-    def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ValueError(f"threads must be 0 (choose for me) or more, not {self.threads}")
-        if self.audio_mode not in ("exact", "append"):
-            raise ValueError(f"audio_mode is 'exact' or 'append', not {self.audio_mode!r}")
-        if self.slots < 1:
-            raise ValueError(f"slots must be at least 1, not {self.slots}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,6 +92,11 @@ class Context:
         thinker = self.model.thinker
         return not thinker.unencoded(self.slot) and thinker.pending(self.slot) == 0
 
+    @property
+    def empty(self) -> bool:
+        """Nothing was appended."""
+        return self.length == 0 and self.settled
+
     def name(self, key: str | None) -> None:
         """What is appended so far is the place ``key``; an older place of that name is forgotten."""
         if key is not None:
@@ -117,6 +122,15 @@ class Context:
         if self.last is not None:
             self.last.since.append(command)
         return refusals
+
+    def adopted(self, chunks: Sequence[Prefilled], key: str | None) -> None:
+        """The slot has taken over ``chunks`` from another's cache: all there is, named ``key``."""
+        for chunk in chunks:
+            self.note(chunk)
+        if self.model.talker is not None:
+            self.model.talker.prefill(chunks)
+        self.name(key)
+        self.settle()
 
     def rewind(self, key: str) -> None:
         """Back to the place ``key``. Raises KeyError where no place has that name."""

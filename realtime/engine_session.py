@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from models.base import Model, Prefilled, SlotsExhausted
+from realtime.engine_admission import Admission
 from realtime.engine_context import Context, LastReply, Refusal
 from realtime.engine_counters import Counters
+from realtime.engine_prefixes import Opening, Prefixes
 from realtime.engine_reply import ReplyRun
 from realtime.events import (
     Cancel,
@@ -31,31 +34,38 @@ Queued = Extend | Reply | Transcribe
 LISTEN_TARGET_S = 1.0  # background prefill of what was said is due this long after it came; orders speakers by age
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What all sessions of an engine have in common."""
+
+    model: Model
+    config: EngineConfig
+    deliver: Callable[[EngineOutput], None]
+    transcribe: Callable[[Transcribe, int], None]
+    counters: Counters
+    prefixes: Prefixes
+    admission: Admission
+
+
 class EngineSession:
     """Claims the talker's and codec's state for the thinker's ``slot``; ``close`` frees all of it."""
 
-    def __init__(
-        self,
-        number: int,
-        slot: int,
-        model: Model,
-        config: EngineConfig,
-        deliver: Callable[[EngineOutput], None],
-        transcribe: Callable[[Transcribe, int], None],
-        counters: Counters,
-    ) -> None:
+    def __init__(self, number: int, slot: int, shared: Shared) -> None:
         self.number = number
         self.slot = slot
         self.epoch = 0
         self.reply: ReplyRun | None = None
         self.queue: deque[Queued] = deque()
+        model = shared.model
         self.context = Context(model, slot)
         self.listener = Listener(model.spec.output_rate_hz)
+        self._opening = Opening(shared.prefixes, model.prompt, self.context, number)
         self._model = model
-        self._config = config
-        self._deliver = deliver
-        self._transcribe = transcribe
-        self._counters = counters
+        self._config = shared.config
+        self._deliver = shared.deliver
+        self._transcribe = shared.transcribe
+        self._counters = shared.counters
+        self._admission = shared.admission
         self._came_s = 0.0  # the oldest of what is not prefilled yet
 
     # --- work ------------------------------------------------
@@ -88,6 +98,7 @@ class EngineSession:
             self.reply.prefilled += count
         else:
             self.context.settle()
+            self._opening.prefilled(chunk)
 
     def speech_ends(self, stage: Stage | None) -> bool:
         """The cache has no room for the running reply's next ``stage``: it ends with what there is. False: no reply."""
@@ -110,7 +121,7 @@ class EngineSession:
                 if not run.complete:
                     return
                 self._finish(run, now)
-            elif self.queue:
+            elif self.queue and not self._opening.waits(self.queue[0]):
                 self._do(self.queue.popleft(), now)
             else:
                 return
@@ -119,7 +130,8 @@ class EngineSession:
         if isinstance(command, Extend):
             if self.context.settled:
                 self._came_s = now
-            self._refuse(command.epoch, self.context.extend(command))
+            if not self._opening.adopt(command):
+                self._refuse(command.epoch, self.context.extend(command))
         elif isinstance(command, Transcribe):
             self._transcribe(command, self.slot)
         elif command.epoch < self.epoch:
@@ -144,7 +156,7 @@ class EngineSession:
         self._came_s = now
         self._counters.replies += 1
         self._counters.underrun_s += run.underrun_s
-        self._deliver(finished)
+        self._deliver(replace(finished, limits=self._admission.limits(self.context.length)))
 
     def _refuse(self, epoch: int, refusals: Iterable[Refusal]) -> None:
         for refusal in refusals:
@@ -189,6 +201,7 @@ class EngineSession:
         if run is not None:
             self.reply = None
             run.cut(0)
+        self._opening.drop()
         self.context.rewind(command.key)
 
     def fail(self, epoch: int, code: str, message: str) -> None:
@@ -204,12 +217,14 @@ class EngineSession:
     def lose_pending(self, code: str, message: str) -> None:
         """What isn't in the cache can't get there: it is dropped. Raises KeyError where nothing can be saved."""
         self.fail(self.epoch, code, message)
+        self._opening.drop()
         self.context.abandon()
 
     def close(self) -> None:
         """Frees the slot in every stage, whatever state it is in. Delivers nothing."""
         self.queue.clear()
         self.reply = None
+        self._opening.drop()
         try:
             if self._model.codec is not None:
                 self._model.codec.close(self.slot)

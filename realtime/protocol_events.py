@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from realtime.errors import ParleyError
-from realtime.events import Play, Timing
+from realtime.events import Limits, Play, Timing
 
 Event = dict[str, Any]
 
@@ -172,6 +172,23 @@ def output_audio_cleared(response_id: str) -> Event:
 def error(problem: ParleyError) -> Event:
     """Whatever was wrong; the session goes on."""
     return {"type": "error", "error": problem.as_error()}
+
+
+def rate_limits(limits: Limits) -> Event:
+    """``rate_limits.updated``: tokens of this conversation's context, and sessions (the API's ``requests``)."""
+    room: list[Event] = [
+        {"name": "tokens", "limit": limits.tokens, "remaining": limits.tokens_left, "reset_seconds": 0.0}
+    ]
+    if limits.sessions:
+        room.append(
+            {
+                "name": "requests",
+                "limit": limits.sessions,
+                "remaining": limits.sessions_left,
+                "reset_seconds": limits.retry_after_s,
+            }
+        )
+    return {"type": "rate_limits.updated", "rate_limits": room}
 
 
 def latency(response_id: str, timing: Timing, **more_ms: float | None) -> Event:

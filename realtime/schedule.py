@@ -45,14 +45,23 @@ class EngineConfig:
     """Codec frames of one reply, at most."""
     max_sessions: int = 0
     """Sessions that may be open at once; 0 = as many as the model has slots for."""
-    max_load: float = math.inf
-    """Share of the last seconds the device was busy for replies, above which nobody else is let in."""
+    speaking_share: float = 0.5
+    """Of the sessions inside, those who are counted as being spoken to at once when another asks to come in; 1 = all,
+    which refuses early and never errs."""
+    prefixes: int = 8
+    """Prompts that are kept for the sessions that begin with them; 0 = every session prefills its own."""
+    prefix_tokens: int = 16
+    """Tokens from which on a prompt is kept."""
     retry_after_s: float = 5.0
     """What a refused session is told to wait."""
     fault_limit: int = 8
     """Faults of the model in a row, without one call that worked, after which the engine gives itself up."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.speaking_share <= 1:
+            raise ValueError(
+                f"EngineConfig.speaking_share lies above 0 and is at most 1, not {self.speaking_share}"
+            )
         for name in ("lead_ms", "ttfa_target_ms", "text_lead_tokens", "prefill_tokens", "piece_tokens", "fault_limit"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"EngineConfig.{name} must be positive, not {getattr(self, name)}")
@@ -66,6 +75,10 @@ class Stage(IntEnum):
     DECODE = 2
     PREFILL = 3
     ENCODE = 4
+
+
+SPOKEN = (Stage.DECODE, Stage.FRAME, Stage.RENDER)
+"""What a frame of speech goes through."""
 
 
 class Rank(IntEnum):
@@ -99,14 +112,47 @@ class Batch:
 
 
 @dataclass
+class RowCost:
+    """Seconds of a call by its number of rows: a line through what was measured, the older the fainter."""
+
+    weight: float = 0.0
+    rows: float = 0.0  # means, weighted
+    seconds: float = 0.0
+    spread: float = 0.0  # of the rows: their variance
+    together: float = 0.0  # covariance of rows and seconds
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """A call of ``rows`` took ``seconds``. A machine that stalls for once is not believed."""
+        if self.weight > 2:
+            seconds = min(seconds, 4 * self.at(rows))
+        self.weight = 0.98 * self.weight + 1
+        share = 1 / self.weight
+        off = rows - self.rows
+        self.rows += share * off
+        self.seconds += share * (seconds - self.seconds)
+        self.spread = (1 - share) * (self.spread + share * off * off)
+        self.together += share * (off * (seconds - self.seconds) - self.together)
+
+    def at(self, rows: int) -> float:
+        """Seconds that ``rows`` would take. Before different numbers were seen, a row costs what it costs alone."""
+        if not self.weight:
+            return 0.0
+        alone = self.seconds / self.rows
+        slope = min(alone, max(0.0, self.together / self.spread)) if self.spread > 0.25 else alone
+        return max(0.0, self.seconds + slope * (rows - self.rows))
+
+
+@dataclass
 class Costs:
     """What the stages cost here, learned while running: seconds a call, and seconds a position of a prefill."""
 
     call_s: dict[Stage, float] = field(default_factory=dict)
     token_s: float = 0.0
+    rows: dict[Stage, RowCost] = field(default_factory=dict)
 
-    def learn(self, stage: Stage, seconds: float, tokens: int = 0) -> None:
-        """A unit of ``stage`` took ``seconds``; a prefill did ``tokens`` positions."""
+    def learn(self, stage: Stage, seconds: float, tokens: int = 0, rows: int = 1) -> None:
+        """A unit of ``stage`` over ``rows`` slots took ``seconds``; a prefill did ``tokens`` positions."""
+        self.rows.setdefault(stage, RowCost()).learn(rows, seconds)
         known = self.call_s.get(stage, seconds)
         self.call_s[stage] = known + 0.1 * (seconds - known)
         if tokens:
@@ -116,10 +162,14 @@ class Costs:
         """Seconds of the smallest unit of ``stage``."""
         return piece_tokens * self.token_s if stage is Stage.PREFILL else self.call_s.get(stage, 0.0)
 
+    def spoken_s(self, speakers: int) -> float:
+        """Seconds that one frame for ``speakers`` at once would take: a token, its codes and its samples."""
+        return sum(self.rows[stage].at(speakers) for stage in SPOKEN if stage in self.rows)
+
     @property
     def frame_s(self) -> float:
         """Seconds from one token to its sound: what must still fit before a listener runs dry."""
-        return sum(self.call_s.get(stage, 0.0) for stage in (Stage.DECODE, Stage.FRAME, Stage.RENDER))
+        return sum(self.call_s.get(stage, 0.0) for stage in SPOKEN)
 
 
 def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig) -> Batch | float | None:

@@ -56,6 +56,12 @@ class Slot:
             self._pool.truncate(table, cached)
         return replace(state, table=table, cached=cached, hidden=None)
 
+    def adopt(self, state: State) -> None:
+        """Goes on from another slot's state, sharing its pages."""
+        table = self._pool.fork(state.table, state.cached)
+        self._tables.append(table)
+        self.state = replace(state, table=table)
+
     def sweep(self) -> None:
         """Frees tables, and the ends of tables, that neither the state nor a living mark needs."""
         kept = []

@@ -67,8 +67,10 @@ class OmniThinker:
             text.layers, text.kv_heads, text.head_dim, kv_tokens, dtype=weight.dtype, device=weight.device
         )
         self._mel = LogMel(net.config.audio.mel_bins)
+        self._count = slots
         self._free = list(range(slots))[::-1]
         self._slots: dict[int, Slot] = {}
+        self._kept = 0  # ever; numbers what is kept, below 0
 
     # --- slots
 
@@ -77,20 +79,36 @@ class OmniThinker:
 
     def _claim(self, state: State) -> int:
         if not self._free:
-            raise SlotsExhausted(f"all {len(self._slots)} slots are taken: close a session, or serve with more slots")
+            raise SlotsExhausted(f"all {self._count} slots are taken: close a session, or serve with more slots")
         number = self._free.pop()
         self._slots[number] = Slot(number, self._pool, state)
         return number
 
     def close(self, slot: int) -> None:
         self._slots.pop(slot).free()
-        self._free.append(slot)
+        if slot >= 0:
+            self._free.append(slot)
 
     def fork(self, slot: int) -> int:
         state = self._slots[slot].state
         if not self._free:
             raise SlotsExhausted("no slot is free for a fork: close a session, or serve with more slots")
         return self._claim(replace(state, table=self._pool.fork(state.table, state.cached)))
+
+    def keep(self, slot: int) -> int:
+        state = self._slots[slot].state
+        if state.pending or state.backlog or state.reply:
+            raise RuntimeError(f"slot {slot} can't be kept: something is still to be prefilled, or it replies")
+        self._kept += 1
+        number = -self._kept  # apart from the slots
+        self._slots[number] = Slot(number, self._pool, replace(state, table=self._pool.fork(state.table, state.cached)))
+        return number
+
+    def adopt(self, slot: int, kept: int) -> None:
+        held = self._slots[slot]
+        if held.state.cached or held.state.tail or held.state.backlog:
+            raise RuntimeError(f"slot {slot} is not empty: it can't go on from another's history")
+        held.adopt(self._slots[kept].state)
 
     def mark(self, slot: int) -> Mark:
         return self._slots[slot].mark()

@@ -258,19 +258,6 @@ def test_a_session_limit_below_the_slots_refuses_too() -> None:
     assert rig.of(2, Refused)
 
 
-def test_a_busy_device_lets_nobody_in() -> None:
-    rig = Rig(config=EngineConfig(max_load=0.1), costs={**COSTS, "frame": 0.07})
-    rig.send(*begin(1, seed=5))
-    rig.run()
-    rig.send(Open(2))
-    rig.run()
-    assert rig.of(2, Refused)
-    rig.now += 60
-    rig.send(Open(3))
-    rig.run()
-    assert rig.of(3, Opened)
-
-
 def test_close_frees_everything_at_any_moment() -> None:
     for stop in range(1, 60):
         rig = Rig()

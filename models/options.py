@@ -1,0 +1,31 @@
+"""How a checkpoint is brought onto a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a checkpoint is brought onto a device."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    dtype: str = "auto"
+    """``auto`` (bf16 on CUDA, float32 on CPU), ``float32``, ``bfloat16`` or ``float16``."""
+    slots: int = 8
+    """Conversations that may be open at once, forks included."""
+    kv_tokens: int = 0
+    """KV budget over all slots, in tokens; 0 = slots x a family's usual conversation."""
+    audio_mode: str = "exact"
+    """``exact`` or ``append`` (FACTS: fixed short windows, append-only)."""
+    threads: int = 0
+    """CPU threads of one operation; 0 = one for a small model (see models.threads), else torch's own choice."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads must be 0 (choose for me) or more, not {self.threads}")
+        if self.audio_mode not in ("exact", "append"):
+            raise ValueError(f"audio_mode is 'exact' or 'append', not {self.audio_mode!r}")
+        if self.slots < 1:
+            raise ValueError(f"slots must be at least 1, not {self.slots}")
