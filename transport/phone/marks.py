@@ -7,7 +7,8 @@ already further: the way back took one delay, and what we do now (clear, pause) 
 is what will have been heard when our next word arrives, so each mark stands for its own place plus one round trip.
 
 The round trip is measured by the marks themselves: we know when a piece was sent, how long what is before it takes to
-play, and when its mark came. Pauses are taken out: while the far end stands still, nothing is played.
+play, and when its mark came. Pauses are taken out: while the far end stands still, nothing is played, and a mark that
+a pause may have held up measures nothing.
 
 A far end answers `clear` by sending back the marks of what it threw away (Twilio) or never (Asterisk). Those are
 forgotten at the clear, and mean nothing when they come.
@@ -60,9 +61,10 @@ class Marks:
             return None
         while (mark := self._waiting.popleft()).name != name:
             pass  # marks come back in order: one that is missing was lost, its audio was played
-        self._measure(max(0.0, now - mark.played_s))
-        assert self.round_trip_s is not None
-        ahead_s = max(0.0, self.round_trip_s - self._paused_within(now - self.round_trip_s, now))
+        if not self._paused_within(mark.played_s, now):
+            self._measure(max(0.0, now - mark.played_s))
+        round_trip_s = self.round_trip_s or 0.0
+        ahead_s = max(0.0, round_trip_s - self._paused_within(now - round_trip_s, now))
         return mark.item_id, mark.samples + round(ahead_s * self._rate_hz)
 
     def cleared(self) -> None:
