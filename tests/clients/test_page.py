@@ -33,8 +33,9 @@ def test_somebody_speaks_reads_what_was_said_and_hears_the_answer(
         done = person.of("response.done")[0]["response"]["output"][0]
         told = person.of("conversation.item.input_audio_transcription.completed")[0]
         played, reply = person.heard(), made[done["id"]]
-        assert person.lines("user")[0] == told["transcript"].strip()
-        assert person.lines("assistant")[0].startswith(done["content"][0]["transcript"].strip())
-        assert alike(played.pcm, played.rate_hz, reply, 24000) > 0.5
-        assert alike(played.pcm, played.rate_hz, reply[::-1], 24000) < 0.4
+        assert told["transcript"].strip() in person.lines("user")
+        # The line may go on with what was cut off: on a slow machine the question comes again before the reply ends.
+        assert any(line.startswith(done["content"][0]["transcript"].strip()) for line in person.lines("assistant"))
+        assert alike(played.pcm, played.rate_hz, reply, 24000) > 0.7
+        assert alike(played.pcm, played.rate_hz, reply[::-1], 24000) < 0.5
         assert bool(person.of("response.output_audio.delta")) == (transport == "websocket")

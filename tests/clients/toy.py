@@ -64,6 +64,7 @@ def alike(played: np.ndarray, played_hz: int, made: np.ndarray, made_hz: int) ->
     middles = [made[at + frame // 4 : at + 3 * frame // 4] for at in range(0, len(made) - frame + 1, frame)]
     windows = [played[at : at + 2 * hop] for at in range(0, len(played) - 2 * hop + 1, hop)]
     ours = np.array([_spectrum(middle, made_hz) for middle in middles])
+    ours = ours[ours.any(1)]  # the others lie where a telephone would not hear them
     theirs = np.array([_spectrum(window, played_hz) for window in windows])
     best = np.zeros(len(theirs))  # of everything up to this tone, ending at or before each window
     for row in ours @ theirs.T:
