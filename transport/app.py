@@ -20,7 +20,7 @@ from realtime.settings import Dialect, session_object
 from transport import metrics, pages, webrtc
 from transport.auth import SECRET_DEFAULT_SECONDS, Denied, Secret
 from transport.cors import CrossOrigin
-from transport.phone import asterisk, control, telnyx, twilio
+from transport.phone import asterisk, control, sip_endpoint, telnyx, twilio
 from transport.phone.calls import PhoneCalls
 from transport.service import Service
 from transport.webrtc import RtcCalls
@@ -37,7 +37,10 @@ def create_app(service: Service) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.start()
+        sip = await sip_endpoint.started(service, app.state.phone)
         yield
+        if sip is not None:
+            await sip.stop()
         await app.state.calls.stop()
         await service.stop()
 

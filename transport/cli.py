@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from transport.auth import Exposed, Gate, check_exposure
 from transport.call import CallError, CallOptions, call, read_question, write_wav
 from transport.call_report import Bar, as_json, show
 from transport.caller import side_by_side
+from transport.phone.config import PhoneConfig
+from transport.phone.config import read as read_phones
 from transport.rtc_line import ice_server as ice_server_of
 from transport.server import Server
 from transport.service import Service, ServiceConfig
@@ -77,6 +80,10 @@ def serve(
     engine: Annotated[EngineKind, typer.Option(help="thread is for debugging.")] = EngineKind.process,
     drain: Annotated[float, typer.Option(min=0, help="Seconds that calls may go on after SIGTERM.")] = 30.0,
     log_transcripts: Annotated[bool, typer.Option(help="Write what is said into the log.")] = False,
+    phone: Annotated[Path | None, typer.Option(help="Telephone numbers, SIP and trunk: a TOML file.")] = None,
+    twilio_auth_token: Annotated[
+        str, typer.Option(envvar="PARLEY_TWILIO_AUTH_TOKEN", help="What Twilio signs its requests with.")
+    ] = "",
 ) -> None:
     """Serve a model: the OpenAI Realtime API on ws://HOST:PORT/v1/realtime."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -88,6 +95,7 @@ def serve(
         checkpoints.check_name(name)
         for url in ice_server or ():
             ice_server_of(url)
+        phones = replace(read_phones(phone) if phone else PhoneConfig(), twilio_auth_token=twilio_auth_token)
         options = LoadOptions(device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads)
     except (Exposed, CheckpointError, ValueError) as error:
         _stop(error)
@@ -96,7 +104,7 @@ def serve(
     service = Service(
         _engine(engine, name, options, EngineConfig(max_sessions=slots)),
         Gate(keys, tuple(allow_origin or ())),
-        ServiceConfig(Path(name).name, drain, log_transcripts, tuple(ice_server or ())),
+        ServiceConfig(Path(name).name, drain, log_transcripts, tuple(ice_server or ()), phones),
     )
     log.info("loading %s", name)
     try:

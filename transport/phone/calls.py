@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 RING_S = 30.0
 """An application that was told of a call must take or reject it within so much."""
 MAX_RINGING = 200
+_ADDRESS = re.compile(r"\+?[0-9]{2,20}|sip:[^\s<>\"@]{1,100}@[^\s<>\"@/?]{1,200}")
 DECLINED = 603  # SIP: nobody anywhere wants this call (RFC 3261 section 21.6.2)
 
 
@@ -55,6 +57,8 @@ class PhoneCalls:
         self._service = service
         self._ringing: dict[str, Ringing] = {}
         self._calls: dict[str, PhoneCall] = {}
+        self.dialler: Callable[[str, About, Policy, Mapping[str, Any]], None] | None = None
+        """Calls somebody; None: this server can't."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -75,8 +79,8 @@ class PhoneCalls:
             self._service.check_room()
         except Denied as denied:
             raise Turned(denied.code) from None
-        busy = [*self._calls.values(), *self._ringing.values()]
-        taken = sum(config.policy(each.about.number) is policy for each in busy)
+        busy = [call.about for call in self._calls.values()] + [ringing.about for ringing in self._ringing.values()]
+        taken = sum(config.policy(each.number) is policy for each in busy)
         if (policy.max_calls and taken >= policy.max_calls) or len(self._ringing) >= MAX_RINGING:
             raise Turned("too_many_calls")
         return policy
@@ -110,6 +114,19 @@ class PhoneCalls:
         self._calls[about.id] = call
         log.info("session %d: a call to %.40r over %s", call.number, about.number, about.carrier)
         return call
+
+    def dial(self, to: str, number: str, session: Mapping[str, Any]) -> str:
+        """We call ``to``, as ``number`` of ours; the call's id, while it rings. Raises Turned."""
+        config = self._service.config.phone
+        if self.dialler is None:
+            raise Turned("no_sip")
+        if not _ADDRESS.fullmatch(to):
+            raise Turned("bad_address")
+        if not config.may_call(to):
+            raise Turned("callee_not_allowed")
+        about = About(new_id(), "sip", number or config.trunk.number, to, outbound=True)
+        self.dialler(to, about, self.policy(about), session)
+        return about.id
 
     def close(self, call: PhoneCall) -> None:
         """Its line is gone. Once."""

@@ -78,6 +78,8 @@ class Policy:
     """Said before the greeting where calls are recorded."""
     webhook: str = ""
     """``https://...``: an application that is asked about each call before it is answered."""
+    early_media: bool = False
+    """While an application is asked, a SIP caller hears music instead of it ringing."""
     max_calls: int = 0
     """At once; 0: as many as the server takes."""
 

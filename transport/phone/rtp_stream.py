@@ -57,7 +57,11 @@ class RtpStream:
     pauses = False
 
     def __init__(
-        self, source_hz: int, hear: Callable[[Pcm, int], None], press: Callable[[str], None], lost: Callable[[], None]
+        self,
+        source_hz: Callable[[], int],
+        hear: Callable[[Pcm, int], None],
+        press: Callable[[str], None],
+        lost: Callable[[], None],
     ) -> None:
         """``lost``: nothing comes any more."""
         self._source_hz = source_hz
@@ -91,7 +95,7 @@ class RtpStream:
         """What session descriptions agreed on, first or anew. The stream goes on where the codec does."""
         if not self._settled or kind != self.kind:
             self.kind = kind
-            self._sender = RtpSender(kind, payloads, self._source_hz)
+            self._sender = RtpSender(kind, payloads, self._source_hz())
             self._restart(payloads)
         self._payloads = payloads
         self._remote, self._mux, self._settled = remote, mux, True
@@ -118,13 +122,16 @@ class RtpStream:
     # --- out ------------------------------------------------
 
     def play(self, effect: Play) -> None:
-        self._sender.play(effect.pcm)
+        if self._settled:
+            self._sender.play(effect.pcm)
 
     def finish(self) -> None:
-        self._sender.finish()
+        if self._settled:
+            self._sender.finish()
 
     def cut(self) -> None:
-        self._sender.clear()
+        if self._settled:
+            self._sender.clear()
 
     def pause(self) -> None:
         """What was sent is a packet or two; the session sends no more."""
@@ -133,7 +140,8 @@ class RtpStream:
         """It does again."""
 
     def sound(self, pcm: Pcm, rate_hz: int) -> None:
-        self._sender.sound(pcm, rate_hz)
+        if self._settled:
+            self._sender.sound(pcm, rate_hz)
 
     def press(self, digits: str) -> None:
         """Keys, as events where the far end takes them, else as tones."""

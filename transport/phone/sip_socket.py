@@ -1,0 +1,150 @@
+"""The sockets of a SIP endpoint: one port, UDP and TCP. Bytes of one message in, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from transport.phone.sip_message import MAX_MESSAGE_BYTES, Peer
+
+log = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES = 32 * 1024
+MAX_CONNECTIONS = 1000
+IDLE_S = 600.0
+"""A TCP connection on which nothing comes for so long is closed."""
+CONNECT_S = 10.0
+_LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*:[ \t]*(\d{1,7})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+
+Received = Callable[[bytes, Peer], None]
+
+
+class SipSockets:
+    """``received(data, peer)`` is called on the loop."""
+
+    def __init__(self, received: Received) -> None:
+        self._received = received
+        self._udp: asyncio.DatagramTransport | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: dict[Peer, asyncio.StreamWriter] = {}
+        self._connecting: dict[Peer, list[bytes]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, host: str, port: int) -> int:
+        """Binds; the port, for 0 whichever is free for both. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        for attempt in range(20):
+            self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self._received), local_addr=(host, port))
+            bound: int = self._udp.get_extra_info("sockname")[1]
+            try:
+                self._server = await asyncio.start_server(self._serve, host, bound, limit=MAX_HEADER_BYTES)
+            except OSError:
+                self._udp.close()
+                if port or attempt == 19:
+                    raise
+                continue
+            return bound
+        raise AssertionError("unreachable")
+
+    def send(self, data: bytes, peer: Peer) -> None:
+        """At once; over TCP on the connection there is, else on a new one."""
+        if peer.transport == "udp":
+            if self._udp is not None and not self._udp.is_closing():
+                self._udp.sendto(data, (peer.host, peer.port))
+            return
+        if (writer := self._connections.get(peer)) is not None:
+            writer.write(data)
+        elif (waiting := self._connecting.get(peer)) is not None:
+            waiting.append(data)
+        else:
+            self._connecting[peer] = [data]
+            self._spawn(self._connect(peer))
+
+    async def stop(self) -> None:
+        """Closes all."""
+        if self._udp is not None:
+            self._udp.close()
+        if self._server is not None:
+            self._server.close()
+        for writer in self._connections.values():
+            writer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- TCP ---
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, peer: Peer) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(peer.host, peer.port, limit=MAX_HEADER_BYTES)
+        except (OSError, TimeoutError) as error:
+            log.warning("no SIP connection to %s:%d: %s", peer.host, peer.port, error)
+            del self._connecting[peer]
+            return
+        for data in self._connecting.pop(peer):
+            writer.write(data)
+        await self._read(reader, writer, peer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = writer.get_extra_info("peername")[:2]
+        if len(self._connections) >= MAX_CONNECTIONS:
+            log.warning("too many SIP connections: one from %s is closed", host)
+            writer.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await self._read(reader, writer, Peer("tcp", host, port))
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
+        self._connections[peer] = writer
+        try:
+            while (data := await _message(reader)) is not None:
+                if data == b"\r\n\r\n":  # RFC 5626 section 4.4.1: are you there?
+                    writer.write(b"\r\n")
+                else:
+                    self._received(data, peer)
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
+            pass
+        finally:
+            if self._connections.get(peer) is writer:
+                del self._connections[peer]
+            writer.close()
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes | None:
+    """One message, framed by its Content-Length (RFC 3261 section 18.3); None: it can't be, or the stream is over."""
+    async with asyncio.timeout(IDLE_S):
+        head = await reader.readuntil(b"\r\n\r\n")
+    if not head.strip():
+        return head
+    head = head.lstrip(b"\r\n")
+    length = _LENGTH.search(head)
+    size = int(length[1]) if length else 0
+    if size > MAX_MESSAGE_BYTES:
+        return None
+    async with asyncio.timeout(IDLE_S):
+        return head + await reader.readexactly(size)
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, received: Received) -> None:
+        self._received = received
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if data.strip(b"\r\n\0"):  # keep-alives
+            self._received(data, Peer("udp", str(addr[0]), int(addr[1])))
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("SIP over UDP: %s", exc)
