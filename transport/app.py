@@ -37,10 +37,10 @@ def create_app(service: Service) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.start()
-        sip = await sip_endpoint.started(service, app.state.phone)
+        app.state.sip = await sip_endpoint.started(service, app.state.phone)
         yield
-        if sip is not None:
-            await sip.stop()
+        if app.state.sip is not None:
+            await app.state.sip.stop()
         await app.state.calls.stop()
         await service.stop()
 

@@ -28,8 +28,9 @@ from transport.phone.policy import Policy
 log = logging.getLogger(__name__)
 
 LAG_S = 2.0
-MAX_DRIFT_S = 0.1
-"""Audio that comes by so much later than its place on the time line leaves a gap there; less is jitter."""
+LATE_S = (1.0, 0.1)
+"""Audio that comes by so much later than its place on the time line leaves a gap there; less is jitter. The caller's
+is one stream, which a stalled network only delays; ours has pauses."""
 
 
 class _About(Protocol):
@@ -50,7 +51,7 @@ class TimeLine:
         """``pcm`` follows what that channel has, or begins now if that was over."""
         at = self._ends[channel]
         now = int(now_s * self._rate_hz)
-        if now - at > MAX_DRIFT_S * self._rate_hz:
+        if now - at > LATE_S[channel] * self._rate_hz:
             at = now
         end = at + len(pcm)
         self._reach(end)

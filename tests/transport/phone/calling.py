@@ -1,0 +1,121 @@
+"""What the tests with real telephones share: a server with numbers, and ways to look into its calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import numpy as np
+from websockets.asyncio.client import connect
+
+from tests.transport.live import PATIENCE_S, LiveServer
+from transport.phone.call import PhoneCall
+from transport.phone.config import PhoneConfig, SipConfig
+from transport.phone.policy import Policy
+from transport.phone.sip_endpoint import SipEndpoint
+
+SIP = SipConfig(port=0, rtp_ports=(20000, 20399))
+
+
+def phone_config(policy: Policy | None = None, **more: Any) -> PhoneConfig:
+    return replace(PhoneConfig(default=policy or Policy(), sip=SIP, callees=("*",)), **more)
+
+
+def endpoint(server: LiveServer) -> SipEndpoint:
+    found: SipEndpoint = server.server.config.app.state.sip  # type: ignore[union-attr]
+    return found
+
+
+def address(server: LiveServer, number: str = "100", transport: str = "") -> str:
+    more = f";transport={transport}" if transport else ""
+    return f"sip:{number}@127.0.0.1:{endpoint(server).port}{more}"
+
+
+def calls(server: LiveServer) -> dict[str, PhoneCall]:
+    found: dict[str, PhoneCall] = server.server.config.app.state.phone._calls  # type: ignore[union-attr]
+    return dict(found)
+
+
+async def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Waits until it does."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"never happened: {what}") from None
+
+
+async def call_id(server: LiveServer) -> str:
+    """Of the only call."""
+    await eventually(lambda: len(calls(server)) == 1, "one call goes on")
+    return next(iter(calls(server)))
+
+
+async def nothing_is_left(server: LiveServer) -> None:
+    """Calls, dialogs, sessions, engine slots and ports: all are given back."""
+    sip = endpoint(server)
+    await eventually(lambda: not calls(server) and not len(sip), "the calls end")
+    await eventually(lambda: server.service.sessions == 0, "the sessions end")
+    await eventually(lambda: sip.ports.in_use == 0, "the ports come back")
+    await eventually(lambda: server.service._host.stats().get("sessions", 0) == 0, "the engine's slots come back")
+
+
+def post(server: LiveServer, path: str, body: Any = None, **headers: str) -> httpx.Response:
+    return httpx.post(server.url + path, json=body if body is not None else {}, headers=headers, timeout=PATIENCE_S)
+
+
+async def posted(server: LiveServer, path: str, body: Any = None) -> httpx.Response:
+    """The same, without holding up the test's loop."""
+    return await asyncio.to_thread(post, server, path, body)
+
+
+class Watcher:
+    """An application that watches a call."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self.events: list[dict[str, Any]] = []
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, server: LiveServer, id_: str) -> AsyncIterator[Watcher]:
+        url = f"{server.ws_url}?call_id={id_}"
+        async with connect(url, proxy=None, open_timeout=PATIENCE_S) as socket:
+            watcher = cls(socket)
+            yield watcher
+            watcher._reading.cancel()
+
+    async def _read(self) -> None:
+        async for text in self._socket:
+            self.events.append(json.loads(text))
+
+    async def send(self, type_: str, **fields: Any) -> None:
+        await self._socket.send(json.dumps({"type": type_, **fields}))
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    async def until(self, kind: str, count: int = 1) -> dict[str, Any]:
+        await eventually(lambda: len(self.of_kind(kind)) >= count, kind)
+        return self.of_kind(kind)[count - 1]
+
+
+def likeness(recorded: np.ndarray, original: np.ndarray) -> float:
+    """The best normalised correlation of ``original`` with a stretch of ``recorded``, both at one rate."""
+    size = 1 << (len(recorded) + len(original)).bit_length()
+    a, b = recorded.astype(np.float64), original.astype(np.float64)
+    product = np.fft.irfft(np.fft.rfft(a, size) * np.conj(np.fft.rfft(b, size)), size)[: max(1, len(a) - len(b) + 1)]
+    energy = np.cumsum(np.concatenate([[0.0], a**2]))
+    at = int(np.argmax(product))
+    stretch = energy[min(len(a), at + len(b))] - energy[at]
+    return float(product[at] / np.sqrt(stretch * (b**2).sum() + 1e-9))
+
+
+Step = Callable[[], Awaitable[None]]
