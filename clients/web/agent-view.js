@@ -30,34 +30,34 @@ export const VIEW = /* html */ `
   <div class="problem" role="alert" part="problem" hidden>
     <div><strong></strong><p></p></div>
     <form class="key" hidden>
-      <label class="hidden" for="key">Key</label>
-      <input id="key" type="password" autocomplete="off" placeholder="Key">
+      <label class="hidden" for="key" data-word="key"></label>
+      <input id="key" type="password" autocomplete="off" data-word="key">
     </form>
-    <button class="plain again" type="button">Try again</button>
+    <button class="plain again" type="button" data-word="again"></button>
   </div>
-  <ul class="log" role="log" aria-label="What was said" part="log" tabindex="0"></ul>
+  <ul class="log" role="log" data-word="log" part="log" tabindex="0"></ul>
   <div class="settings" id="settings" part="settings" hidden>
-    <label>Microphone <select class="microphones"></select></label>
-    <label>Connection
+    <label><span data-word="microphone"></span> <select class="microphones"></select></label>
+    <label><span data-word="connection"></span>
       <select class="transport">
-        <option value="webrtc">WebRTC (best in bad networks)</option>
-        <option value="websocket">WebSocket (where UDP is blocked)</option>
+        <option value="webrtc">WebRTC (UDP)</option>
+        <option value="websocket">WebSocket (TCP)</option>
       </select>
     </label>
-    <label class="tick"><input class="push" type="checkbox"> Hold the button (or the space bar) to talk</label>
-    <label class="tick"><input class="captions" type="checkbox"> Captions</label>
+    <label class="tick"><input class="push" type="checkbox"> <span data-word="pushToTalk"></span></label>
+    <label class="tick"><input class="captions" type="checkbox"> <span data-word="captions"></span></label>
   </div>
   <form class="say" part="say">
-    <label class="hidden" for="say">Type instead</label>
-    <input id="say" autocomplete="off" placeholder="Or type here" enterkeyhint="send">
-    <button class="tool-button" type="submit" aria-label="Send">${ICONS.send}</button>
+    <label class="hidden" for="say" data-word="type"></label>
+    <input id="say" autocomplete="off" data-word="type" enterkeyhint="send">
+    <button class="tool-button" type="submit" data-word="send">${ICONS.send}</button>
   </form>
   <div class="bar" role="toolbar" aria-label="Conversation" part="bar">
-    <button class="tool-button mute" type="button" aria-label="Mute" title="Mute" aria-pressed="false" hidden>${ICONS.mute}</button>
-    <button class="tool-button camera" type="button" aria-label="Camera" title="Camera" aria-pressed="false" hidden>${ICONS.camera}</button>
-    <button class="tool-button screen" type="button" aria-label="Share the screen" title="Share the screen" aria-pressed="false" hidden>${ICONS.screen}</button>
-    <button class="tool-button adjust" type="button" aria-label="Settings" title="Settings" aria-expanded="false" aria-controls="settings">${ICONS.settings}</button>
-    <button class="tool-button end" type="button" aria-label="Hang up" title="Hang up" hidden>${ICONS.end}</button>
+    <button class="tool-button mute" type="button" data-word="mute" aria-pressed="false" hidden>${ICONS.mute}</button>
+    <button class="tool-button camera" type="button" data-word="camera" aria-pressed="false" hidden>${ICONS.camera}</button>
+    <button class="tool-button screen" type="button" data-word="screen" aria-pressed="false" hidden>${ICONS.screen}</button>
+    <button class="tool-button adjust" type="button" data-word="settings" aria-expanded="false" aria-controls="settings">${ICONS.settings}</button>
+    <button class="tool-button end" type="button" data-word="hangUp" hidden>${ICONS.end}</button>
   </div>
 </section>
 `;

@@ -5,20 +5,20 @@
  *     <parley-agent url="https://voice.example/v1" heading="Reception"></parley-agent>
  *
  * Attributes: url, token, transport (webrtc | websocket), heading, greeting, voice, instructions, push-to-talk,
- * no-captions, theme (light | dark). Properties: `agent` (see parley.js, while connected), `tools`, `session`,
+ * no-captions, theme (light | dark), lang (see words.js; it follows changes). Properties: `agent` (see parley.js, while connected), `tools`, `session`,
  * `getToken` (async, instead of the attribute). Events: those of the agent, which bubble from the element: "state",
  * "event", "problem". Colours: `--parley-accent` and its neighbours in agent-style.js; parts: `::part(talk)`...
  */
 
 import { Agent, ParleyError } from "./parley.js";
-import { ADVICE } from "./errors.js";
+import { Log } from "./agent-log.js";
 import { ICONS, VIEW } from "./agent-view.js";
 import { STYLE } from "./agent-style.js";
+import { wordsOf } from "./words.js";
 
 /** @typedef {import("./transcript.js").Transcript} Transcript */
 
 const BESIDE_STREAM = ["state", "event", "problem"];
-const STATUS = { connecting: "Connecting…", connected: "", reconnecting: "Reconnecting…", closed: "" };
 
 export class ParleyAgent extends HTMLElement {
   constructor() {
@@ -40,10 +40,22 @@ export class ParleyAgent extends HTMLElement {
     this.thinking = false;
     this.holding = false;
     this.caption = "";
+    /** @type {ParleyError | null} */
+    this.problem = null;
     /** @type {Transcript | null} */
     this.transcript = null;
-    /** @type {Map<string, HTMLElement>} */
-    this.lines = new Map();
+    this.log = new Log(this.$(".log"));
+  }
+
+  static observedAttributes = ["lang"];
+
+  /** Its words, in its language or the page's. */
+  get words() {
+    return wordsOf(this.getAttribute("lang") ?? document.documentElement.lang);
+  }
+
+  attributeChangedCallback() {
+    if (this.isConnected) this.speak();
   }
 
   connectedCallback() {
@@ -52,12 +64,27 @@ export class ParleyAgent extends HTMLElement {
     this.$(".captions").checked = !this.hasAttribute("no-captions");
     this.$(".transport").value = this.getAttribute("transport") ?? "webrtc";
     this.wire();
-    this.draw();
-    this.drawLog();
+    this.speak();
   }
 
   disconnectedCallback() {
     this.hangUp();
+  }
+
+  /** All words, in the language of now. */
+  speak() {
+    const { words } = this;
+    for (const part of this.shadowRoot?.querySelectorAll("[data-word]") ?? []) {
+      const word = /** @type {any} */ (words)[/** @type {HTMLElement} */ (part).dataset.word ?? ""];
+      if (part.matches("button.tool-button, .log")) {
+        part.setAttribute("aria-label", word);
+        part.setAttribute("title", word);
+      } else if (part.matches("input")) part.setAttribute("placeholder", word);
+      else part.textContent = word;
+    }
+    this.draw();
+    this.drawLog();
+    if (this.problem) this.explain(this.problem);
   }
 
   /** What the buttons do. */
@@ -176,6 +203,15 @@ export class ParleyAgent extends HTMLElement {
     this.draw();
   }
 
+  /** As before the first word. */
+  reset() {
+    this.hangUp();
+    this.transcript = null;
+    this.explain(null);
+    this.$(".settings").hidden = true;
+    this.drawLog();
+  }
+
   async restart() {
     this.hangUp();
     await this.start();
@@ -235,7 +271,7 @@ export class ParleyAgent extends HTMLElement {
     try {
       await this.agent?.[which](on);
     } catch (error) {
-      this.$(".status").textContent = which === "camera" ? "The camera is not available" : "Nothing is shared";
+      this.$(".status").textContent = which === "camera" ? this.words.noCamera : this.words.noScreen;
     }
   }
 
@@ -262,7 +298,7 @@ export class ParleyAgent extends HTMLElement {
     talk.innerHTML = `${glyph}<span>${label}</span>`;
     talk.className = `talk${busy ? " busy" : ""}${state === "connected" && agent?.muted && !this.holding ? " quiet" : ""}`;
     talk.disabled = busy;
-    this.$(".status").textContent = STATUS[state] || (agent ? this.doing(agent) : "");
+    this.$(".status").textContent = busy ? this.words[state] : agent ? this.doing(agent) : "";
     this.$(".caption").textContent = this.$(".captions").checked ? this.caption.slice(-180) : "";
     for (const name of ["mute", "camera", "screen", "end"]) this.$(`.${name}`).hidden = state !== "connected";
     this.$(".screen").hidden ||= !navigator.mediaDevices?.getDisplayMedia;
@@ -272,46 +308,26 @@ export class ParleyAgent extends HTMLElement {
 
   /** @param {string} state @returns {[string, string]} the button's words and picture */
   label(state) {
-    if (state === "connecting" || state === "reconnecting") return ["One moment", ICONS.talk];
-    if (state === "closed") return ["Start talking", ICONS.talk];
-    if (this.agent?.speaking) return ["Stop", ICONS.stop];
-    if (this.pushToTalk) return [this.holding ? "Listening" : "Hold to talk", ICONS.talk];
-    return this.agent?.muted ? ["Unmute", ICONS.mute] : ["Listening", ICONS.talk];
+    const { words } = this;
+    if (state === "connecting" || state === "reconnecting") return [words.wait, ICONS.talk];
+    if (state === "closed") return [words.start, ICONS.talk];
+    if (this.agent?.speaking) return [words.stop, ICONS.stop];
+    if (this.pushToTalk) return [this.holding ? words.listening : words.hold, ICONS.talk];
+    return this.agent?.muted ? [words.unmute, ICONS.mute] : [words.listening, ICONS.talk];
   }
 
   /** @param {Agent} agent @returns {string} */
   doing(agent) {
-    if (this.hearing) return "Hearing you";
-    if (this.thinking) return "Thinking";
-    if (agent.speaking) return "Speaking";
-    return agent.muted && !this.holding ? "Muted" : "Listening";
+    const { words } = this;
+    if (this.hearing) return words.hearing;
+    if (this.thinking) return words.thinking;
+    if (agent.speaking) return words.speaking;
+    return agent.muted && !this.holding ? words.muted : words.listening;
   }
 
-  /** Lines are kept, so that a screen reader hears what is new and not all of it again. */
   drawLog() {
-    const log = this.$(".log");
-    const entries = this.transcript?.entries ?? [];
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-    if (!this.lines.size) log.replaceChildren();
-    for (const [id, item] of this.lines) {
-      if (entries.some((entry) => entry.id === id)) continue;
-      item.remove();
-      this.lines.delete(id);
-    }
-    for (const entry of entries) {
-      const item = this.lines.get(entry.id) ?? log.appendChild(document.createElement("li"));
-      this.lines.set(entry.id, item);
-      write(item, entry);
-    }
-    if (!this.lines.size) log.append(this.empty());
-    if (atEnd) log.scrollTop = log.scrollHeight;
-  }
-
-  empty() {
-    const item = document.createElement("li");
-    item.className = "empty";
-    item.textContent = this.getAttribute("greeting") ?? "Say hello. You can interrupt at any time.";
-    return item;
+    const greeting = this.getAttribute("greeting") ?? this.words.greeting;
+    this.log.draw(this.transcript?.entries ?? [], this.words, greeting);
   }
 
   /** @param {{which: string, stream: MediaStream | null}} shown */
@@ -326,9 +342,11 @@ export class ParleyAgent extends HTMLElement {
   /** @param {ParleyError | null} problem */
   explain(problem) {
     const panel = this.$(".problem");
+    this.problem = problem;
     panel.hidden = !problem;
     if (!problem) return;
-    const { title, advice } = ADVICE[problem.problem] ?? ADVICE.failed;
+    const { problems } = this.words;
+    const [title, advice] = problems[problem.problem] ?? problems.failed;
     this.$(".problem strong").textContent = title;
     this.$(".problem p").textContent = advice;
     this.$(".key").hidden = problem.problem !== "key";
@@ -353,23 +371,6 @@ export class ParleyAgent extends HTMLElement {
     this.$(".talk").style.setProperty("--level", level.toFixed(3));
     requestAnimationFrame(() => this.loop(agent));
   }
-}
-
-/**
- * @param {HTMLElement} item
- * @param {import("./transcript.js").Entry} entry
- */
-function write(item, entry) {
-  const text = entry.role === "tool" ? `used ${entry.text}` : entry.text;
-  item.className = entry.open && !entry.text ? `${entry.role} dots` : entry.role;
-  if (item.dataset.shown === `${text}|${entry.cut}`) return;
-  item.dataset.shown = `${text}|${entry.cut}`;
-  item.textContent = text;
-  if (!entry.cut) return;
-  const cut = document.createElement("s");
-  cut.textContent = entry.cut;
-  cut.title = "interrupted: this was not heard";
-  item.append(cut);
 }
 
 customElements.define("parley-agent", ParleyAgent);

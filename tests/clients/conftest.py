@@ -7,7 +7,14 @@ import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.clients.browser import fake_microphone, launch
-from tests.transport.live import espeak
+from tests.transport.live import LiveServer, espeak
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    """Of the toy model, shared by a module."""
+    with LiveServer() as live:
+        yield live
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
-// transcript.js and timeline.js: the server's events in, what is drawn out. Run by test_scripts.py (node --test).
+// What needs no browser: transcript, timeline, the kiosk's states. Run by test_scripts.py (node --test).
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Kiosk } from "../../clients/kiosk/kiosk-state.js";
+import { motion } from "../../clients/kiosk/presence.js";
 import { Transcript } from "../../clients/web/transcript.js";
 import { Timeline, median, spans } from "../../clients/web/timeline.js";
 
@@ -93,4 +95,64 @@ test("what was asked in writing has no end of speech", () => {
 test("the middle", () => {
   assert.equal(median([]), null);
   assert.equal(median([null, 3, 1, 2]), 2);
+});
+
+// --- the kiosk ---
+
+const kiosk = () => new Kiosk({ idleS: 60, askS: 15 });
+
+test("a kiosk is woken, asks after a while, and is as at first when nobody answers", () => {
+  const it = kiosk();
+  assert.equal(it.feed("touch", 1000), "start");
+  assert.equal(it.tick(60_999), null);
+  assert.equal(it.tick(61_000), null);
+  assert.equal(it.state, "ask");
+  assert.equal(it.tick(75_999), null);
+  assert.equal(it.tick(76_000), "reset");
+  assert.equal(it.state, "attract");
+});
+
+test("whoever is still there goes on", () => {
+  const it = kiosk();
+  it.feed("presence", 0);
+  for (let now = 0; now < 600_000; now += 50_000) {
+    it.tick(now);
+    it.feed("activity", now);
+    assert.equal(it.state, "talk");
+  }
+  it.tick(611_000);
+  assert.equal(it.state, "ask");
+  it.feed("touch", 612_000);
+  assert.equal(it.state, "talk");
+});
+
+test("trouble is never shown, and passes", () => {
+  const it = kiosk();
+  it.feed("touch", 0);
+  assert.equal(it.feed("problem", 1), "reset");
+  assert.equal(it.state, "away");
+  assert.equal(it.feed("touch", 2), null);
+  it.feed("healthy", 3);
+  assert.equal(it.state, "attract");
+});
+
+test("whatever happens, in any order, it is in one of its states and starts only from the first", () => {
+  const events = ["touch", "presence", "activity", "finish", "problem", "healthy", "unhealthy"];
+  let seed = 7;
+  const random = (n) => (seed = (seed * 16807) % 2147483647) % n;
+  const it = kiosk();
+  let open = false;
+  for (let now = 0; now < 3e6; now += random(9000)) {
+    const action = random(3) ? it.feed(events[random(events.length)], now) : it.tick(now);
+    assert.ok(["attract", "talk", "ask", "away"].includes(it.state));
+    if (action === "start") assert.equal(open, false);
+    if (action) open = action === "start";
+    assert.equal(open, it.state === "talk" || it.state === "ask");
+  }
+});
+
+test("somebody who steps into the picture is motion, a flicker is not", () => {
+  const picture = (x) => Uint8ClampedArray.from({ length: 32 * 24 * 4 }, (_, n) => (Math.floor(n / 4) % 32 >= x ? 200 : 40));
+  assert.ok(motion(picture(32), picture(26)) > 12);
+  assert.ok(motion(picture(10), picture(10).map((value) => value + 5)) < 12);
 });

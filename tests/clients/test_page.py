@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Browser
 
@@ -12,12 +10,6 @@ from tests.clients.toy import alike, replies_kept
 from tests.transport.live import LiveServer
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
-    with LiveServer() as live:
-        yield live
 
 
 @pytest.mark.parametrize("transport", ["webrtc", "websocket"])

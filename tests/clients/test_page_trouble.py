@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -14,12 +12,6 @@ from transport.auth import Gate
 
 pytestmark = pytest.mark.browser
 TRANSPORTS = pytest.mark.parametrize("transport", ["webrtc", "websocket"])
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
-    with LiveServer() as live:
-        yield live
 
 
 def problem(person: Visitor, says: str) -> None:

@@ -8,7 +8,6 @@ import re
 import sys
 import tomllib
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,12 +24,6 @@ from tests.transport.live import PATIENCE_S, LiveServer
 from transport.auth import Gate
 
 PACKAGE = Path(__file__).parent.parent.parent / "clients" / "python"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
-    with LiveServer() as live:
-        yield live
 
 
 # --- the player, alone ------------------------------------------------
