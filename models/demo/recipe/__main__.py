@@ -7,7 +7,7 @@
     think               all of them together
     codec, speak        the codec and the talker
     export              the checkpoint folder
-    evaluate            the table, against the exported checkpoint
+    evaluate            the table, against an exported checkpoint; --quick a quarter of the cases
 
 Files under way lie in `$PARLEY_DEMO_WORK`, or `.work/demo` beside the sources.
 """
@@ -21,12 +21,13 @@ from safetensors.torch import save_file
 
 from . import codec, evaluate, evaluate_speech, export, export_speech, hear, lessons, pool, see, shapes, speak, think
 from . import tokenizer as vocabulary
+from .reference import Reference
 from .work import Progress, work_folder
 
-SHARDS = pool.PLAIN_SHARDS + 6
+SHARDS = pool.PLAIN_SHARDS + 2
 SHARES = {"hear": 0.22, "see": 0.05, "read": 0.06, "think": 0.32, "codec": 0.15, "speak": 0.2}
 """How `all` shares its minutes."""
-_TYPED = lessons.Shares(text=1.0, transcribe=0.0, tools=0.2, silent=0.0, look=0.0, camera=0.0)
+_TYPED = lessons.Shares(text=1.0, imagined=0.6, transcribe=0.25, tools=0.02, silent=0.0, look=0.0, camera=0.0)
 
 
 def make_tokenizer(work: Path) -> None:
@@ -51,11 +52,19 @@ def trainers(work: Path) -> dict[str, Callable[[float], object]]:
     return {
         "hear": lambda minutes: hear.train(work, minutes),
         "see": lambda minutes: see.train(work, minutes),
-        "read": lambda minutes: think.train(work, minutes, batch=32, shares=_TYPED, rate=2e-3, save_as="read.pt"),
+        "read": lambda minutes: think.train(work, minutes, batch=24, shares=_TYPED, rate=2e-3, save_as="read.pt"),
         "think": lambda minutes: think.train(work, minutes),
         "codec": lambda minutes: codec.train(minutes),
         "speak": lambda minutes: speak.train(minutes),
     }
+
+
+def evaluated(folder: Path, size: float) -> None:
+    """Prints what went wrong, then the table."""
+    rows, shown = evaluate.evaluate(Reference(folder).answers, size)
+    aloud, wrong = evaluate_speech.evaluate(folder, size)
+    print("\n".join([*shown, *wrong]))
+    print(evaluate.table([*rows, *aloud]))
 
 
 def main() -> None:
@@ -64,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.demo.recipe", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=120.0, help="training time, of this stage or of all")
-    parser.add_argument("--checkpoint", type=Path, help="folder to write or evaluate (default: in the work folder)")
+    parser.add_argument("--checkpoint", type=Path, help="folder to write or evaluate; default: in the work folder")
     parser.add_argument("--quick", action="store_true", help="evaluate a quarter of the cases")
     options = parser.parse_args()
     work = work_folder()
@@ -83,8 +92,7 @@ def main() -> None:
         export_speech.export(speak.train(0))
         export.export(work, folder)
     if every or options.stage == "evaluate":
-        evaluate.main(folder, 0.25 if options.quick else 1.0)
-        evaluate_speech.evaluate()
+        evaluated(folder, 0.25 if options.quick else 1.0)
 
 
 if __name__ == "__main__":

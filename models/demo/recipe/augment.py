@@ -18,7 +18,7 @@ Rng = np.random.Generator
 def resampled(pcm: Pcm, factor: float) -> Pcm:
     """Faster and higher by `factor` (linear interpolation): another vocal tract, another speed."""
     at = np.arange(0, len(pcm) - 1, factor)
-    return np.interp(at, np.arange(len(pcm)), pcm).astype(np.float32)
+    return np.asarray(np.interp(at, np.arange(len(pcm)), pcm), np.float32)
 
 
 def reverberant(pcm: Pcm, rng: Rng) -> Pcm:
@@ -50,7 +50,7 @@ def mu_law(pcm: Pcm) -> Pcm:
     """There and back through 8-bit mu-law (G.711)."""
     compressed = np.sign(pcm) * np.log1p(255 * np.minimum(np.abs(pcm), 1)) / np.log(256)
     stepped = np.round(compressed * 127) / 127
-    return (np.sign(stepped) * np.expm1(np.abs(stepped) * np.log(256)) / 255).astype(np.float32)
+    return np.asarray(np.sign(stepped) * np.expm1(np.abs(stepped) * np.log(256)) / 255, np.float32)
 
 
 def telephone(pcm: Pcm, rng: Rng, loss: float = 0.03) -> Pcm:
@@ -152,7 +152,7 @@ def babble(n: int, rng: Rng, speech: Sequence[Pcm]) -> Pcm:
     """Several people at once, out of other questions."""
     out = np.zeros(n, np.float32)
     for _ in range(rng.integers(2, 6)):
-        voice = speech[rng.integers(len(speech))]
+        voice = speech[int(rng.integers(len(speech)))]
         out += np.roll(np.resize(voice, n), rng.integers(n)) * rng.uniform(0.4, 1)
     return out
 

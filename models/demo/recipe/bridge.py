@@ -44,7 +44,7 @@ def turn(hearing: Hearing, embeddings: Tensor, work: Path, seed: int = 11) -> fl
     hidden, targets = [], []
     written = embeddings[as_read(bpe)]
     for clip in clips:
-        pcm, _, _ = augment.perturbed(clip.pcm.astype(np.float32) / 32768, rng, bank, [], 0.3)
+        pcm, _, _ = augment.perturbed(clip.samples, rng, bank, [], 0.3)
         out = hearing([mel.log_mel(pcm)])[0].float()
         chance = hearing.head(out).softmax(-1)
         hidden.append(out)

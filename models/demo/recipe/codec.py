@@ -29,7 +29,7 @@ SKIPPED = 3
 """Frames at its beginning that aren't judged where their left context was cut off."""
 BATCH = 16
 RATE = 1e-3
-SENTENCES = 900
+SENTENCES = 350
 
 
 @dataclass

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from . import augment, dialogue, grammar, lessons, pictures, pool, voices
 from .domain import COLOURS, DIGITS, ITEMS, QUANTITIES, SHAPES, TOWN_REPLIES, order_reply, order_words
 from .grammar import Desk, Turn
 from .hear import word_errors
-from .reference import Message, Question, Reference, call_of
+from .reference import Message, Question, call_of
 
 Asker = Callable[[Sequence[Question]], list[str]]
 
@@ -120,8 +119,8 @@ class Examiner:
 
     def speech(self, said: str, part: str = "train", voice: voices.Speaker | None = None) -> augment.Pcm:
         """A sentence in a voice of `part`, with quiet before and after."""
-        pcm = voices.say(said, voice or voices.draw(self.rng, part)).astype(np.float32) / 32768
-        pcm = augment.placed(pcm / max(float(np.abs(pcm).max()), 1e-3) * 0.5, 0.3, 0.6)
+        pcm = voices.say(said, voice or voices.draw(self.rng, part)).astype(np.float32) / np.float32(32768)
+        pcm = augment.placed(pcm * np.float32(0.5 / max(float(np.abs(pcm).max()), 1e-3)), 0.3, 0.6)
         if len(pcm) < 17000:
             pcm = augment.placed(pcm, 0.0, (17000 - len(pcm)) / 16000)
         return pcm + self.noise.standard_normal(len(pcm)).astype(np.float32) * np.float32(3e-4)
@@ -266,7 +265,9 @@ def _call_json(call: grammar.Call) -> str:
 
 def evaluate(ask: Asker, size: float = 1.0) -> tuple[list[Row], list[str]]:
     """The table's rows, and every answer that was wrong."""
-    examiner, shown, rows = Examiner(size=size), [], []
+    examiner = Examiner(size=size)
+    shown: list[str] = []
+    rows: list[Row] = []
     turns = examiner.turns()
     clean = examiner.asked(turns)
     rows.append(judged("right answer, clean held-out, seen speakers", 0.95, clean, ask, shown))
@@ -287,11 +288,3 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| what | bar | measured | of | |", "|---|---|---|---|---|"]
     lines += [f"| {r.what} | {r.bar} | {r.share:.1%} | {r.of} | {'yes' if r.passed else 'NO'} |" for r in rows]
     return "\n".join(lines)
-
-
-def main(folder: Path, size: float = 1.0) -> list[Row]:
-    """Evaluates the checkpoint in `folder` with transformers' modules and prints the table."""
-    rows, shown = evaluate(Reference(folder).answers, size)
-    print("\n".join(shown))
-    print(table(rows))
-    return rows

@@ -243,6 +243,7 @@ class Desk:
         if self.rng.random() < 0.12:
             return Turn(said, domain.NO_PICTURE, intent, (domain.NO_PICTURE,), pattern)
         kind = self.rng.choice(("shape", "digit", "item"))
+        slots: tuple[str, ...]
         if kind == "shape":
             shape, colour = self.rng.choice(domain.SHAPES), self.rng.choice(list(domain.COLOURS))
             picture = f"{colour} {shape}"

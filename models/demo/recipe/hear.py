@@ -2,7 +2,7 @@
 
 CTC (Graves et al. 2006) must first find out where in a clip each word lies. The synthesizers speak evenly, so a word's
 share of the letters is nearly its share of the time: for the first steps the tower is taught that alignment frame by
-frame, which saves CTC most of its search.
+frame, which saves CTC most of its search. In its middle it learns to write phones (`phones.py`).
 """
 
 import random
@@ -21,9 +21,16 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
 from . import augment, grammar, mel, pool, shapes, tokenizer
+from .phones import Dictionary
 from .work import mixed_precision
 
 BLANK = tokenizer.VOCABULARY
+PHONES = 64
+"""Most phones there are; the id after them is their blank."""
+PHONE_SLOTS = 3
+"""Places for a phone in one audio token: people say up to seventeen a second, tokens come thirteen a second."""
+PHONE_LAYER = 1
+PHONE_WEIGHT = 0.5
 EVEN_STEPS = 500
 """Steps during which the even alignment is taught beside CTC."""
 FULL_AMOUNT_STEPS = 12000
@@ -39,10 +46,12 @@ def token_count(mel_frames: int) -> int:
 
 @dataclass(frozen=True)
 class Example:
-    """mel float32 [128, frames]; labels int64 [n]; even int64 [tokens] (the even alignment, BLANK in silence)."""
+    """mel float32 [128, frames]; labels, phones int64 [n] each; even int64 [tokens] (the even alignment, BLANK in
+    silence)."""
 
     mel: Tensor
     labels: Tensor
+    phones: Tensor
     even: Tensor
 
 
@@ -54,7 +63,7 @@ def words_ids(bpe: Tokenizer, said: str) -> list[int]:
 def even_alignment(bpe: Tokenizer, labels: list[int], tokens: int, start_s: float, end_s: float) -> Tensor:
     """Each piece takes a share of the speech in proportion to its letters."""
     even = torch.full((tokens,), BLANK)
-    weights = np.array([len(bpe.id_to_token(label)) + 0.5 for label in labels])
+    weights = np.array([len(bpe.id_to_token(label) or "") + 0.5 for label in labels])
     edges = np.concatenate([[0], np.cumsum(weights) / weights.sum()])
     at_s = (np.arange(tokens) + 0.5) / 13
     piece = np.searchsorted(edges, (at_s - start_s) / (end_s - start_s), side="right") - 1
@@ -71,7 +80,7 @@ class Questions(IterableDataset[Example]):
 
     def __iter__(self) -> Iterator[Example]:
         torch.set_num_threads(1)
-        bpe = tokenizer.load(self.work / "tokenizer")
+        bpe, sounds = tokenizer.load(self.work / "tokenizer"), Dictionary.load(self.work)
         rng, shuffler = np.random.default_rng(self.seed), random.Random(self.seed)
         made = self.first_step * self.batch
         bank = augment.NoiseBank(rng)
@@ -81,17 +90,18 @@ class Questions(IterableDataset[Example]):
             chosen += shuffler.sample(shards[pool.PLAIN_SHARDS :], min(2, len(shards[pool.PLAIN_SHARDS :])))
             clips = [clip for path in chosen for clip in pool.load(path)]
             shuffler.shuffle(clips)
-            others = [clip.pcm.astype(np.float32) / 32768 for clip in clips[:60]]
+            others = [clip.samples for clip in clips[:60]]
             for clip in clips:
                 step = made / self.batch
                 if len(clip.pcm) > 16000 * (1.6 + step / 150):
                     continue
                 made += 1
-                yield example(bpe, clip, rng, bank, others, min(0.2 + step / FULL_AMOUNT_STEPS, 1.0))
+                yield example(bpe, sounds, clip, rng, bank, others, min(0.2 + step / FULL_AMOUNT_STEPS, 1.0))
 
 
 def example(
     bpe: Tokenizer,
+    sounds: Dictionary,
     clip: pool.Clip,
     rng: np.random.Generator,
     bank: augment.NoiseBank,
@@ -99,15 +109,13 @@ def example(
     amount: float,
 ) -> Example:
     """One perturbed clip with its labels."""
-    pcm, start_s, end_s = augment.perturbed(
-        clip.pcm.astype(np.float32) / 32768, rng, bank, others, amount, quiet_s=0.35
-    )
+    pcm, start_s, end_s = augment.perturbed(clip.samples, rng, bank, others, amount, quiet_s=0.35)
     features = mel.log_mel(pcm, rng.uniform(0.88, 1.12) if rng.random() < 0.5 * amount else 1.0)
     if rng.random() < 0.7 * amount:
         features = mel.masked(features, rng)
     labels = words_ids(bpe, clip.turn.said)
     even = even_alignment(bpe, labels, token_count(features.shape[1]), start_s, end_s)
-    return Example(features, torch.tensor(labels), even)
+    return Example(features, torch.tensor(labels), torch.tensor(sounds.ids(clip.turn.said)), even)
 
 
 def initialise(module: nn.Module) -> None:
@@ -121,7 +129,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class Hearing(nn.Module):
-    """The audio tower and its CTC head (the head is thrown away at export)."""
+    """The audio tower and its CTC heads (they are thrown away at export)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,9 +137,22 @@ class Hearing(nn.Module):
         config._attn_implementation = "sdpa"
         self.tower = Qwen3OmniMoeAudioEncoder(config)
         self.head = nn.Linear(shapes.HIDDEN, BLANK + 1)
+        width = shapes.AUDIO["d_model"]
+        self.phones = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, PHONE_SLOTS * (PHONES + 1)))
+        self._middle = torch.zeros(0)
+        self.tower.layers[PHONE_LAYER].register_forward_hook(self._keep)
         self.tower.apply(initialise)
         with torch.no_grad():
             self.tower.conv_out.weight *= 5  # as loud as the position embedding that is added to it
+
+    def _keep(self, _layer: nn.Module, _inputs: object, output: tuple[Tensor, ...]) -> None:
+        self._middle = output[0]
+
+    def phone_loss(self, mels: list[Tensor], phones: list[Tensor]) -> Tensor:
+        """CTC over phones of what `forward` just heard."""
+        tokens = [token_count(m.shape[1]) for m in mels]
+        slots = self.phones(self._middle).view(-1, PHONES + 1)
+        return ctc_loss(nn.Identity(), list(slots.split([PHONE_SLOTS * n for n in tokens])), phones, PHONES)
 
     def forward(self, mels: list[Tensor]) -> list[Tensor]:
         """[128, frames] each -> [tokens, hidden] each."""
@@ -140,14 +161,14 @@ class Hearing(nn.Module):
         return list(hidden.split([token_count(m.shape[1]) for m in mels]))
 
 
-def ctc_loss(head: nn.Linear, hidden: list[Tensor], labels: list[Tensor]) -> Tensor:
+def ctc_loss(head: nn.Module, hidden: list[Tensor], labels: list[Tensor], blank: int = BLANK) -> Tensor:
     """Mean CTC loss a piece; zero for clips without labels."""
     padded = nn.utils.rnn.pad_sequence(hidden)
     log_probs = functional.log_softmax(head(padded).float(), -1)
     lengths = torch.tensor([len(h) for h in hidden])
     targets = torch.tensor([len(label) for label in labels])
     return functional.ctc_loss(
-        log_probs, torch.cat(labels), lengths, targets, blank=BLANK, reduction="mean", zero_infinity=True
+        log_probs, torch.cat(labels), lengths, targets, blank=blank, reduction="mean", zero_infinity=True
     )
 
 
@@ -167,28 +188,24 @@ def word_errors(said: list[str], heard: list[str]) -> int:
     return row[-1]
 
 
-def optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan 2024) for the layers' matrices, since it learns from fewer examples; AdamW for all else."""
-    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    matrices = {name for name, p in wanted.items() if p.ndim == 2 and ".layers." in name}
-    muon = torch.optim.Muon(
-        [wanted[name] for name in sorted(matrices)], lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
-    )
-    rest = [p for name, p in wanted.items() if name not in matrices]
-    return [muon, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
+def optimizer_of(model: nn.Module, rate: float) -> torch.optim.AdamW:
+    """AdamW over what is trained; vectors (norms, biases) don't decay."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in wanted if p.ndim > 1], [p for p in wanted if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
 
-def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 40) -> None:
+def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 24) -> None:
     """Trains for so many minutes of wall time, from where `hear.pt` stopped."""
     torch.manual_seed(1)
     path, bpe = work / "hear.pt", tokenizer.load(work / "tokenizer")
     model, step = Hearing(), 0
-    both = optimizers(model, RATE)
+    optimizer = optimizer_of(model, RATE)
     if path.exists():
         state = torch.load(path)
         model.load_state_dict(state["model"])
-        for optimizer, old in zip(both, state["optimizers"], strict=True) if "optimizers" in state else ():
-            optimizer.load_state_dict(old)
+        optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     loader = DataLoader(
         Questions(work, step + 1, step, batch), batch_size=batch, num_workers=1, prefetch_factor=4, collate_fn=list
@@ -197,19 +214,19 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     stop_s += minutes * 60
     total = 0.0
     for examples in loader:
-        for group in (group for optimizer in both for group in optimizer.param_groups):
+        for group in optimizer.param_groups:
             group["lr"] = RATE * min((step + 1) / 150, 1.0)
         with mixed_precision():
             hidden = model([e.mel for e in examples])
             loss = ctc_loss(model.head, hidden, [e.labels for e in examples])
+            loss = loss + PHONE_WEIGHT * model.phone_loss([e.mel for e in examples], [e.phones for e in examples])
             if step < EVEN_STEPS:
                 even = functional.cross_entropy(model.head(torch.cat(hidden)), torch.cat([e.even for e in examples]))
                 loss = loss + (1 - step / EVEN_STEPS) * even
         model.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in both:
-            optimizer.step()
+        optimizer.step()
         step += 1
         total += float(loss.detach())
         if step % 25 == 0:
@@ -223,8 +240,8 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
             total = 0.0
         now_s = time.monotonic()
         if now_s - saved_s > 90 or now_s > stop_s:
-            states = [optimizer.state_dict() for optimizer in both]
-            torch.save({"model": model.state_dict(), "optimizers": states, "step": step}, f"{path}.new")
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            torch.save(state, f"{path}.new")
             Path(f"{path}.new").rename(path)
             saved_s = now_s
         if now_s > stop_s:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from . import augment, chat, dialogue, domain, grammar, mel, pictures, pool, sequences, tokenizer
+from .bridge import as_read
 from .grammar import Turn
 from .hear import words_ids
 from .sequences import Batch, Layout
@@ -41,6 +42,8 @@ class Shares:
 
     text: float = 0.12
     """User turns that are typed."""
+    imagined: float = 0.0
+    """Those among them that stand as if they had been heard (`Layout.imagined_audio`): cheaper than sound."""
     transcribe: float = 0.3
     """Sequences that end with a transcription instead of a reply."""
     tools: float = 0.12
@@ -85,6 +88,7 @@ class Teacher:
         self.bpe, self.shares, self.amount = bpe, shares, amount
         self.rng, self.noise = random.Random(seed), np.random.default_rng(seed)
         self.bank = augment.NoiseBank(self.noise)
+        self.read_as: list[int] = as_read(bpe).tolist()
         self.first: list[pool.Clip] = []
         self.leaning: list[pool.Clip] = []
         self.looking: list[pool.Clip] = []
@@ -99,7 +103,7 @@ class Teacher:
         ]
         self.senseless = [c for c in clips if c.turn.intent == pool.SENSELESS]
         self.first = [c for c in clips if c.turn.intent not in ("look", "look_colour", pool.SENSELESS)]
-        self.babble = [c.pcm.astype(np.float32) / 32768 for c in clips[:60]]
+        self.babble = [c.samples for c in clips[:60]]
 
     def conversation(self) -> tuple[Layout, list[Tensor]]:
         """One conversation of one to three turns, and the words of its sounds."""
@@ -166,10 +170,13 @@ class Teacher:
             picture = any_picture(rng)
         shows = shows and (bool(picture) or rng.random() < 0.6)
         size = rng.choice(PICTURE_SIZES)
-        typed = bool(turn.said) and not request and rng.random() < self.shares.text
-        if typed:
-            if shows:
-                layout.picture(pictures.draw(picture, rng, *size))
+        typed = bool(turn.said) and rng.random() < self.shares.text
+        imagined = typed and (bool(request) or rng.random() < self.shares.imagined)
+        if typed and shows:
+            layout.picture(pictures.draw(picture, rng, *size))
+        if imagined:
+            layout.imagined_audio(self._imagined(turn.said))
+        elif typed:
             layout.text(grammar.written(turn.said) if rng.random() < 0.7 else turn.said)
         else:
             features, labels = self.sound(clip)
@@ -187,6 +194,19 @@ class Teacher:
                 layout.audio_with_camera(features, pairs, seconds)
         layout.text(request + "<|im_end|>\n")
 
+    def _imagined(self, said: str) -> list[int | None]:
+        """The pieces of a sentence as CTC hears them: far apart, some twice, a few of them wrong or missed."""
+        rng = self.rng
+        heard: list[int | None] = [None] * rng.randint(1, 6)
+        for piece in words_ids(self.bpe, said):
+            slip = rng.random()
+            if slip > 0.03:
+                heard += [self.read_as[piece] if slip > 0.08 else rng.randrange(len(self.read_as))] * rng.choice(
+                    (1, 1, 2)
+                )
+            heard += [None] * rng.choice((0, 1, 1, 2, 2, 3, 4))
+        return heard + [None] * rng.randint(1, 10)
+
     def _film(self, picture: str, size: tuple[int, int], pairs: int) -> list[list[sequences.Pixels]]:
         """A held-up thing over some seconds: the same drawing, shaking a little; sometimes it comes or goes."""
         still = pictures.draw(picture, self.rng, *size)
@@ -203,9 +223,7 @@ class Teacher:
         if not clip.turn.said:
             seconds = self.rng.choice((1.1, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 20.0))
             return mel.log_mel(augment.without_speech(self.noise, self.bank, seconds)), torch.zeros(0, dtype=torch.long)
-        pcm, _, _ = augment.perturbed(
-            clip.pcm.astype(np.float32) / 32768, self.noise, self.bank, self.babble, self.amount
-        )
+        pcm, _, _ = augment.perturbed(clip.samples, self.noise, self.bank, self.babble, self.amount)
         features = mel.log_mel(pcm, self.noise.uniform(0.88, 1.12) if self.noise.random() < 0.4 else 1.0)
         if self.noise.random() < 0.4 * self.amount:
             features = mel.masked(features, self.noise)

@@ -24,7 +24,7 @@ FOLLOW_UPS: dict[str, float] = {
     "duration": 1,
 }  # fmt: skip
 FOLLOW_UP_SHARE = 0.14
-PLAIN_SHARDS = 20
+PLAIN_SHARDS = 10
 """Shards of questions; those after them hold sentences without sense, to be written down only."""
 SENSELESS = "senseless"
 """The intent of such a sentence: it has no reply."""
@@ -37,6 +37,11 @@ class Clip:
     pcm: npt.NDArray[np.int16]
     turn: Turn
     voice: str
+
+    @property
+    def samples(self) -> npt.NDArray[np.float32]:
+        """The sound within -1..1."""
+        return self.pcm.astype(np.float32) / np.float32(32768)
 
 
 def draw_turn(desk: grammar.Desk) -> Turn:

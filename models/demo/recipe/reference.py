@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
@@ -44,7 +45,7 @@ class Question:
     transcribe: bool = False
 
 
-def laid_out(bpe: tokenizer.Tokenizer, question: Question) -> Layout:
+def laid_out(bpe: Tokenizer, question: Question) -> Layout:
     """The question's tokens up to where the reply begins."""
     layout = Layout(bpe)
     layout.text(chat.system("", chat.TOOLS if question.tools else ()))

@@ -16,7 +16,7 @@ from .talker import Vocabulary
 from .work import Progress, load_state, save_state, work_folder
 
 SEED = 2
-COUNT = 2500
+COUNT = 800
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
             loss = functional.cross_entropy(kind.float(), kinds, ignore_index=IGNORE)
             loss = loss + functional.cross_entropy(colour.float(), colours, ignore_index=IGNORE)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1

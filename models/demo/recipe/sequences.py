@@ -45,6 +45,7 @@ class Layout:
     learn: list[bool] = field(default_factory=list)
     mels: list[Tensor] = field(default_factory=list)
     audio_at: list[int] = field(default_factory=list)
+    quiet_at: list[int] = field(default_factory=list)
     pixels: list[Tensor] = field(default_factory=list)
     grids: list[tuple[int, int, int]] = field(default_factory=list)
     visual_at: list[int] = field(default_factory=list)
@@ -57,7 +58,13 @@ class Layout:
         self.end = max(self.end, max(self.positions[-1]) + 1)
 
     def _special(self, text: str) -> None:
-        self._put(self.bpe.token_to_id(text))
+        self._put(self._id(text))
+
+    def _id(self, text: str) -> int:
+        found = self.bpe.token_to_id(text)
+        if found is None:
+            raise ValueError(f"the tokenizer has no {text}: train it again")
+        return found
 
     def text(self, text: str, learn: bool = False) -> None:
         """Text in the tokenizer's pieces; `learn`: the model must predict it."""
@@ -73,10 +80,19 @@ class Layout:
             self._special("<|audio_pad|>")
         self._special("<|audio_end|>")
 
+    def imagined_audio(self, pieces: Sequence[int | None]) -> None:
+        """What a listener that hears perfectly would give: a piece where one is heard, None (zeros) where none is."""
+        self._special("<|audio_start|>")
+        for piece in pieces:
+            if piece is None:
+                self.quiet_at.append(len(self.ids))
+            self._put(self._id("<|audio_pad|>") if piece is None else piece)
+        self._special("<|audio_end|>")
+
     def picture(self, pixels: Pixels) -> None:
         """One still picture."""
         self._special("<|vision_start|>")
-        token, start = self.bpe.token_to_id("<|image_pad|>"), self.end
+        token, start = self._id("<|image_pad|>"), self.end
         for place in self._grid([pixels, pixels], start, start):
             self.visual_at.append(len(self.ids))
             self._put(token, place)
@@ -89,7 +105,7 @@ class Layout:
         start = self.end
         self.mels.append(features)
         sounds = [(start + k,) * 3 for k in range(token_count(features.shape[1]))]
-        video, audio = self.bpe.token_to_id("<|video_pad|>"), self.bpe.token_to_id("<|audio_pad|>")
+        video, audio = self._id("<|video_pad|>"), self._id("<|audio_pad|>")
         sights = [
             place
             for index, pair in enumerate(pairs)
@@ -121,7 +137,8 @@ class Batch:
     """Sequences padded on the right.
 
     ids, labels int64 [n, length]; positions float32 [3, n, length]; mask bool [n, length];
-    audio_at, visual_at int64: places in the flattened [n * length] of the concatenated audio and picture tokens.
+    audio_at, visual_at int64: places in the flattened [n * length] of the concatenated audio and picture tokens;
+    quiet_at int64: places where imagined audio is silent.
     """
 
     ids: Tensor
@@ -130,6 +147,7 @@ class Batch:
     mask: Tensor
     mels: list[Tensor]
     audio_at: Tensor
+    quiet_at: Tensor
     pixels: Tensor | None
     grids: Tensor | None
     visual_at: Tensor
@@ -159,6 +177,7 @@ def batch(sequences: Sequence[Layout], spoken: Sequence[Sequence[Tensor]]) -> Ba
         mask=padded([[1] * len(s.ids) for s in sequences], 0).bool(),
         mels=[m for s in sequences for m in s.mels],
         audio_at=places([s.audio_at for s in sequences]),
+        quiet_at=places([s.quiet_at for s in sequences]),
         pixels=torch.cat(pixels) if pixels else None,
         grids=torch.tensor(grids) if grids else None,
         visual_at=places([s.visual_at for s in sequences]),

@@ -5,11 +5,11 @@ from typing import Any
 HIDDEN = 256
 AUDIO: dict[str, Any] = {
     "num_mel_bins": 128,
-    "d_model": 256,
-    "encoder_layers": 6,
+    "d_model": 192,
+    "encoder_layers": 4,
     "encoder_attention_heads": 4,
-    "encoder_ffn_dim": 768,
-    "downsample_hidden_size": 32,
+    "encoder_ffn_dim": 576,
+    "downsample_hidden_size": 16,
     "output_dim": HIDDEN,
     "n_window": 50,
     "n_window_infer": 800,
@@ -23,7 +23,7 @@ AUDIO: dict[str, Any] = {
 }
 TEXT: dict[str, Any] = {
     "hidden_size": HIDDEN,
-    "num_hidden_layers": 5,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 64,
@@ -63,4 +63,5 @@ VISION: dict[str, Any] = {
     "deepstack_visual_indexes": [0, 1],
     "hidden_act": "gelu_pytorch_tanh",
 }
-ACCEPT_HIDDEN_LAYER = 4
+ACCEPT_HIDDEN_LAYER = 2
+"""The layer of the thinker whose output the talker reads at what was heard and seen."""

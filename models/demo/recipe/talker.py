@@ -27,6 +27,7 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
 )
 
 from ..codec import FrameIstftConfig
+from . import shapes
 from . import tokenizer as text_tokenizer
 from .work import work_folder
 
@@ -91,7 +92,7 @@ def talker_config(codec: FrameIstftConfig, thinker_hidden_size: int) -> dict[str
         },
         "num_code_groups": codec.groups,
         "thinker_hidden_size": thinker_hidden_size,
-        "accept_hidden_layer": 4,
+        "accept_hidden_layer": shapes.ACCEPT_HIDDEN_LAYER,
         "codec_pad_id": size + 4,
         "codec_bos_id": size + 5,
         "codec_eos_token_id": size + 6,

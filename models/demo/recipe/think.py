@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -26,7 +27,7 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
 )
 
 from . import bridge, shapes, tokenizer
-from .hear import Hearing, ctc_loss, initialise, optimizers
+from .hear import Hearing, ctc_loss, initialise, optimizer_of
 from .lessons import Lessons, Shares
 from .sequences import IGNORE, Batch
 from .work import mixed_precision
@@ -59,7 +60,7 @@ class Thinking(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
         """-> logits [learned positions, vocabulary], the audio tower's output for each sound, balance loss."""
         embeds = self.text.embed_tokens(batch.ids)
-        flat = embeds.reshape(-1, embeds.shape[-1])
+        flat = embeds.reshape(-1, embeds.shape[-1]).index_fill(0, batch.quiet_at, 0.0)
         sounds: list[Tensor] = []
         if batch.mels:
             sounds = self.hearing(batch.mels)
@@ -87,9 +88,9 @@ class Thinking(nn.Module):
         return self.lm_head(out.last_hidden_state[learned]), sounds, balance
 
 
-def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, list[dict[str, object]]]:
+def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, dict[str, Any] | None]:
     """The thinker where training stopped (or begins, with what `hear`, `see` and `read` taught), its step, the
-    optimizers' states. `averaged`: with the weights' running average, which is what is exported."""
+    optimizer's state. `averaged`: with the weights' running average, which is what is exported."""
     torch.manual_seed(2)
     embeddings = load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"]
     model = Thinking(embeddings.float())
@@ -97,7 +98,7 @@ def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, lis
     if path.exists():
         state = torch.load(path)
         model.load_state_dict(state["average" if averaged else "model"])
-        return model, int(state["step"]), list(state["optimizers"])
+        return model, int(state["step"]), state["optimizer"]
     if (work / "hear.pt").exists():
         model.hearing.load_state_dict(torch.load(work / "hear.pt")["model"])
         bridge.turn(model.hearing, embeddings.float(), work)
@@ -109,7 +110,7 @@ def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, lis
         state = torch.load(work / "read.pt")["model"]
         kept = {k: v for k, v in state.items() if k.startswith(("text.", "lm_head."))}
         model.load_state_dict(kept, strict=False)
-    return model, 0, []
+    return model, 0, None
 
 
 def train(
@@ -126,9 +127,9 @@ def train(
 ) -> None:
     """Trains for so many minutes of wall time, the rate falling from `rate` to `final_rate` on a cosine."""
     model, step, old = open_student(work)
-    both = optimizers(model, rate)
-    for optimizer, state in zip(both, old, strict=False):
-        optimizer.load_state_dict(state)
+    optimizer = optimizer_of(model, rate)
+    if old is not None:
+        optimizer.load_state_dict(old)
     loader = DataLoader(
         Lessons(work, step + 7, batch, shares or Shares()),
         batch_size=None,
@@ -136,7 +137,7 @@ def train(
         prefetch_factor=6 if workers else None,
     )
     average = {name: value.clone() for name, value in model.state_dict().items()}
-    if old:
+    if old is not None:
         average = torch.load(work / save_as)["average"]
     begin_s = saved_s = time.monotonic()
     sums = [0.0] * 4
@@ -145,7 +146,7 @@ def train(
         now_s = time.monotonic()
         gone = min((now_s - begin_s) / (minutes * 60), 1.0)
         warm = min((step - first_step + 1) / 100, 1.0)
-        for group in (group for optimizer in both for group in optimizer.param_groups):
+        for group in optimizer.param_groups:
             group["lr"] = warm * (final_rate + (rate - final_rate) * 0.5 * (1 + math.cos(math.pi * gone)))
         with mixed_precision():
             logits, sounds, balance = model(lesson)
@@ -157,8 +158,7 @@ def train(
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in both:
-            optimizer.step()
+        optimizer.step()
         step += 1
         keep = min(AVERAGE, (step - first_step) / (step - first_step + 9))
         for name, value in model.state_dict().items():
@@ -174,9 +174,8 @@ def train(
             )
             sums = [0.0] * 4
         if now_s - saved_s > 120 or gone >= 1.0:
-            states = [optimizer.state_dict() for optimizer in both]
-            state = {"model": model.state_dict(), "average": average, "optimizers": states, "step": step}
-            torch.save(state, work / f"{save_as}.new")
+            made = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict(), "step": step}
+            torch.save(made, work / f"{save_as}.new")
             (work / f"{save_as}.new").rename(work / save_as)
             saved_s = now_s
         if gone >= 1.0:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.demo.recipe import analysis, evaluate_speech, flite, grammar, script
+from models.demo.recipe import analysis, evaluate_speech, export_speech, flite, grammar, script
 from models.demo.recipe.quantizer import ResidualQuantizer, k_means
 from models.demo.recipe.replies import spoken_words
 
@@ -31,7 +31,7 @@ def test_word_errors_are_a_distance(a: list[str], b: list[str]) -> None:
 
 def test_held_out_replies_are_never_taught() -> None:
     taught = script.sentences(2, 800, held_out=False)
-    held_out = script.sentences(evaluate_speech.SEED, 60, held_out=True)
+    held_out = script.sentences(export_speech.HELD_OUT_SEED, 60, held_out=True)
     assert not set(taught) & set(held_out)
     assert len(set(taught)) == 800
     assert len(set(held_out)) == 60
@@ -55,12 +55,22 @@ def test_a_frame_says_the_word_that_has_begun_by_its_middle() -> None:
     assert spoken_words(utterance, 8, 0.08) == [0, 1, 1, 1, 1, 2, 2, 2]
 
 
-def test_the_control_gives_no_reply_its_own_speech() -> None:
-    spoken = [(f"text {place}", np.full(1, place, np.float32)) for place in range(9)]
-    turned = evaluate_speech.shuffled(spoken)
-    assert [text for text, _ in turned] == [text for text, _ in spoken]
-    assert sorted(float(pcm[0]) for _, pcm in turned) == list(range(9))
-    assert all(pcm[0] != place for place, (_, pcm) in enumerate(turned))
+@given(st.integers(2, 60), st.integers(0, 100))
+def test_the_control_gives_no_reply_its_own_speech(count: int, seed: int) -> None:
+    others = evaluate_speech.shuffled(count, seed)
+    assert sorted(others) == list(range(count))
+    assert all(other != place for place, other in enumerate(others))
+
+
+def test_a_reply_is_right_aloud_when_its_slots_are_heard_in_order() -> None:
+    turn = grammar.Turn("", "The train to York leaves from platform eight.", "platform", ("York", "platform eight"))
+    assert evaluate_speech.is_right_aloud(turn, grammar.spoken_words("the train to york leaves from platform eight"))
+    assert evaluate_speech.is_right_aloud(turn, grammar.spoken_words("a train to york from platform eight"))
+    assert not evaluate_speech.is_right_aloud(turn, grammar.spoken_words("platform eight the train to york"))
+    assert not evaluate_speech.is_right_aloud(turn, grammar.spoken_words("the train to york leaves from platform ten"))
+    whole = grammar.Turn("", "You are welcome.", "thanks")
+    assert evaluate_speech.is_right_aloud(whole, grammar.spoken_words("you are welcome"))
+    assert not evaluate_speech.is_right_aloud(whole, grammar.spoken_words("you are"))
 
 
 @pytest.mark.parametrize("hz", [95.0, 170.0, 240.0])
@@ -113,7 +123,9 @@ def test_silence_is_not_an_utterance() -> None:
 @needs_flite
 def test_the_ear_understands_the_voice_and_not_another_reply() -> None:
     listen = pytest.importorskip("models.demo.recipe.listen")
-    spoken = [(text, flite.speak(text).pcm) for text in script.sentences(evaluate_speech.SEED, 4, held_out=True)]
+    spoken = [(text, flite.speak(text).pcm) for text in script.sentences(export_speech.HELD_OUT_SEED, 4, held_out=True)]
     ear = listen.Ear(listen.domain_grammar())
     assert listen.word_error_rate(ear, spoken) < 0.1
-    assert listen.word_error_rate(ear, evaluate_speech.shuffled(spoken)) > 0.5
+    texts, speech = [text for text, _ in spoken], [pcm for _, pcm in spoken]
+    others = [speech[place] for place in evaluate_speech.shuffled(len(speech))]
+    assert listen.word_error_rate(ear, list(zip(texts, others, strict=True))) > 0.5
