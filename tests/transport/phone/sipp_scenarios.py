@@ -1,0 +1,96 @@
+"""sipp's scenarios, put together from their messages. ``text(name)`` gives the XML."""
+
+from __future__ import annotations
+
+HEAD = """Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]
+From: sipp <sip:sipp@[local_ip]:[local_port]>;tag=[pid]t[call_number]
+To: <sip:[service]@[remote_ip]:[remote_port]>{to}
+Call-ID: [call_id]
+CSeq: {seq} {method}
+Contact: <sip:sipp@[local_ip]:[local_port]>
+Max-Forwards: 70
+"""
+SDP = """Content-Type: application/sdp
+Content-Length: [len]
+
+v=0
+o=sipp 1 1 IN IP[local_ip_type] [local_ip]
+s=-
+c=IN IP[media_ip_type] [media_ip]
+t=0 0
+m=audio [media_port] RTP/AVP {codec}
+a=rtpmap:{codec} {name}/8000
+"""
+EMPTY = "Content-Length: 0\n\n"
+
+
+def message(method: str, seq: int = 1, body: str = EMPTY, to: str = "[peer_tag_param]", extra: str = "") -> str:
+    head = HEAD.format(method=method, seq=seq, to=to)
+    return f"<![CDATA[\n{method} sip:[service]@[remote_ip]:[remote_port] SIP/2.0\n{head}{extra}{body}]]>"
+
+
+def send(method: str, seq: int = 1, *, again: bool = True, **more: str) -> str:
+    retrans = ' retrans="500"' if again else ""
+    return f"<send{retrans}>{message(method, seq, **more)}</send>"
+
+
+def invite(codec: int = 0, name: str = "PCMU", again: bool = True, extra: str = "") -> str:
+    return send("INVITE", body=SDP.format(codec=codec, name=name), to="", again=again, extra=extra)
+
+
+def answer(status: int, *, optional: bool = False) -> str:
+    return f'<recv response="{status}"{" optional=" + chr(34) + "true" + chr(34) if optional else ""}/>'
+
+
+def pause(ms: int) -> str:
+    return f'<pause milliseconds="{ms}"/>'
+
+
+TRYING = answer(100, optional=True) + answer(180, optional=True) + answer(183, optional=True)
+ACK = send("ACK", again=False)
+BYE = send("BYE", 2) + answer(200)
+CANCEL = f'<send retrans="500">{message("CANCEL", to="")}</send>'
+
+
+def refused(status: int) -> str:
+    return TRYING + answer(status) + ACK
+
+
+SCENARIOS = {
+    "call": invite() + TRYING + answer(200) + ACK + pause(700) + BYE,
+    # The INVITE and the BYE come twice each, as if the answers were lost.
+    "twice": invite() + TRYING + invite(again=False) + TRYING + answer(200) + ACK + pause(300) + send("BYE", 2, again=False)
+    + send("BYE", 2) + answer(200),
+    # Our 200 must come again until the ACK.
+    "late ack": invite() + TRYING + answer(200) + answer(200) + answer(200) + ACK + pause(300) + BYE,
+    # It never comes: we end the call with a BYE of our own.
+    "no ack": invite() + TRYING + answer(200) + "<recv request=\"BYE\" timeout=\"60000\"/>" + """<send><![CDATA[
+SIP/2.0 200 OK
+[last_Via:]
+[last_From:]
+[last_To:]
+[last_Call-ID:]
+[last_CSeq:]
+Content-Length: 0
+
+]]></send>""",
+    "no codec": invite(18, "G729") + refused(488),
+    "busy": invite() + refused(486),
+    "forbidden": invite() + refused(403),
+    "not found": invite() + refused(404),
+    "cancel at once": invite() + answer(100) + CANCEL + answer(200) + answer(487) + ACK,
+    "cancel while ringing": invite() + answer(100) + answer(180) + pause(400) + CANCEL + answer(200) + answer(487) + ACK,
+    "cancel too late": invite() + TRYING + answer(200) + CANCEL + answer(481) + ACK + pause(200) + BYE,
+    "bye before ack": invite() + TRYING + answer(200) + BYE,
+    "unknown extension": invite(extra="Require: 100rel\n") + refused(420),
+    "short timer": invite(extra="Supported: timer\nSession-Expires: 30\n") + refused(422),
+    "options": send("OPTIONS", to="") + answer(200),
+    "unknown method": send("PUBLISH", to="") + answer(405),
+    "stray bye": send("BYE", to=";tag=nobody") + answer(481),
+    # What no parser likes is answered with 400, and the next call is one like any other.
+    "malformed": f"<send>{message('INVITE', to='').replace('CSeq: 1 INVITE', 'CSeq: 1 NOTIFY')}</send>" + answer(400),
+}  # fmt: skip
+
+
+def text(name: str) -> str:
+    return f'<?xml version="1.0" encoding="ISO-8859-1" ?>\n<scenario name="{name}">{SCENARIOS[name]}</scenario>\n'
