@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-HEAD = """Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]
+HEAD = """Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=z9hG4bK-[pid]-[call_number]-{branch}
 From: sipp <sip:sipp@[local_ip]:[local_port]>;tag=[pid]t[call_number]
 To: <sip:[service]@[remote_ip]:[remote_port]>{to}
 Call-ID: [call_id]
@@ -24,8 +24,11 @@ a=rtpmap:{codec} {name}/8000
 EMPTY = "Content-Length: 0\n\n"
 
 
-def message(method: str, seq: int = 1, body: str = EMPTY, to: str = "[peer_tag_param]", extra: str = "") -> str:
-    head = HEAD.format(method=method, seq=seq, to=to)
+def message(
+    method: str, seq: int = 1, body: str = EMPTY, to: str = "[peer_tag_param]", extra: str = "", branch: str = ""
+) -> str:
+    """``branch``: a CANCEL, and the ACK of an error, have their INVITE's (RFC 3261 sections 9.1 and 17.1.1.3)."""
+    head = HEAD.format(method=method, seq=seq, to=to, branch=branch or f"{method}{seq}")
     return f"<![CDATA[\n{method} sip:[service]@[remote_ip]:[remote_port] SIP/2.0\n{head}{extra}{body}]]>"
 
 
@@ -48,18 +51,19 @@ def pause(ms: int) -> str:
 
 TRYING = answer(100, optional=True) + answer(180, optional=True) + answer(183, optional=True)
 ACK = send("ACK", again=False)
+ACK_ERROR = send("ACK", again=False, branch="INVITE1")
 BYE = send("BYE", 2) + answer(200)
 CANCEL = f'<send retrans="500">{message("CANCEL", to="")}</send>'
 
 
 def refused(status: int) -> str:
-    return TRYING + answer(status) + ACK
+    return TRYING + answer(status) + ACK_ERROR
 
 
 SCENARIOS = {
     "call": invite() + TRYING + answer(200) + ACK + pause(700) + BYE,
     # The INVITE and the BYE come twice each, as if the answers were lost.
-    "twice": invite() + TRYING + invite(again=False) + TRYING + answer(200) + ACK + pause(300) + send("BYE", 2, again=False)
+    "twice": invite(again=False) + invite() + TRYING + answer(200) + ACK + pause(300) + send("BYE", 2, again=False)
     + send("BYE", 2) + answer(200),
     # Our 200 must come again until the ACK.
     "late ack": invite() + TRYING + answer(200) + answer(200) + answer(200) + ACK + pause(300) + BYE,
@@ -78,8 +82,9 @@ Content-Length: 0
     "busy": invite() + refused(486),
     "forbidden": invite() + refused(403),
     "not found": invite() + refused(404),
-    "cancel at once": invite() + answer(100) + CANCEL + answer(200) + answer(487) + ACK,
-    "cancel while ringing": invite() + answer(100) + answer(180) + pause(400) + CANCEL + answer(200) + answer(487) + ACK,
+    "cancel at once": invite() + answer(100) + CANCEL + answer(200) + answer(487) + ACK_ERROR,
+    "cancel while ringing": invite() + answer(100) + answer(180) + pause(400) + CANCEL + answer(200) + answer(487)
+    + ACK_ERROR,
     "cancel too late": invite() + TRYING + answer(200) + CANCEL + answer(481) + ACK + pause(200) + BYE,
     "bye before ack": invite() + TRYING + answer(200) + BYE,
     "unknown extension": invite(extra="Require: 100rel\n") + refused(420),

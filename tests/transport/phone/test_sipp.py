@@ -40,8 +40,8 @@ async def sipp(
     path = folder / "scenario.xml"
     path.write_text(text(scenario))
     command = [
-        "sipp", f"127.0.0.1:{endpoint(server).port}", "-sf", str(path), "-s", service, "-m", str(calls), "-l", str(at_once),
-        "-r", "20", "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", str(free_port(socket.SOCK_DGRAM)),
+        "sipp", f"127.0.0.1:{endpoint(server).port}", "-sf", str(path), "-s", service,
+        "-m", str(calls), "-l", str(at_once), "-r", "20", "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", str(free_port(socket.SOCK_DGRAM)),
         "-mp", str(free_port(socket.SOCK_DGRAM) // 2 * 2), "-rtp_echo", "-nostdin", "-trace_err",
         "-recv_timeout", "60000", "-t", "t1" if tcp else "u1",
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def undecided() -> Iterator[str]:
     """An application that is told of calls and never decides; gives its URL."""
 
     class Silent(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             self.send_response(200)
             self.end_headers()
