@@ -46,13 +46,15 @@ class TimeLine:
         self._start = 0  # of what is kept, in samples
         self._kept = np.zeros((0, 2), np.int16)
         self._ends = [0, 0]
+        self._begun = [False, False]
 
     def put(self, channel: int, pcm: Pcm16, now_s: float) -> None:
         """``pcm`` follows what that channel has, or begins now if that was over."""
         at = self._ends[channel]
         now = int(now_s * self._rate_hz)
-        if now - at > LATE_S[channel] * self._rate_hz:
-            at = now
+        if not self._begun[channel] or now - at > LATE_S[channel] * self._rate_hz:
+            at = max(at, now)
+        self._begun[channel] = True
         end = at + len(pcm)
         self._reach(end)
         first = max(at, self._start)

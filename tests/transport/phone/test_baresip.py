@@ -21,10 +21,10 @@ from tests.transport.phone.calling import (
     calls,
     endpoint,
     eventually,
-    likeness,
     nothing_is_left,
     phone_config,
     posted,
+    share_heard,
 )
 from transport.phone.policy import Policy
 
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.phone
 
 HZ = 8000
 FORBIDDEN = "403"
+ENOUGH = 0.6
+"""Of what was said must be in the other side's recording; all but a packet or two is, on a machine that keeps up."""
 WORDY = "Go on and on, please, about all the trains that leave today."
 
 
@@ -89,9 +91,8 @@ async def test_each_side_hears_the_other(
     caller, ours = sides(recordings, id_)
     assert np.abs(ours).max() > 1000, "we said something"
     heard_8k = np.rint(resample(to_float(heard), rate_hz, HZ) * 32767).astype(np.int16)
-    assert likeness(caller, said) > 0.9
-    loud = np.flatnonzero(np.abs(ours) > 500)
-    assert likeness(heard_8k, ours[loud[0] : loud[-1]]) > 0.8, "they heard what we recorded of ourselves"
+    assert share_heard(caller, said) >= ENOUGH
+    assert share_heard(heard_8k, ours) >= ENOUGH, "they heard what we recorded of ourselves"
     events = (recordings / f"{id_}.jsonl").read_text()
     assert "response.done" in events
 
@@ -217,7 +218,7 @@ async def test_we_call(server: LiveServer, recordings: Path, said: np.ndarray, t
         await phone.until("CALL_CLOSED")
         await nothing_is_left(server)
     caller, _ = sides(recordings, id_)
-    assert likeness(caller, said) > 0.9
+    assert share_heard(caller, said) >= ENOUGH
 
 
 async def test_nobody_is_at_home(server: LiveServer, tmp_path: Path) -> None:

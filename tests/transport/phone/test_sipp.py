@@ -39,12 +39,10 @@ async def sipp(
     """Runs it; every call must go as the scenario says."""
     path = folder / "scenario.xml"
     path.write_text(text(scenario))
-    command = [
-        "sipp", f"127.0.0.1:{endpoint(server).port}", "-sf", str(path), "-s", service,
-        "-m", str(calls), "-l", str(at_once), "-r", "20", "-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", str(free_port(socket.SOCK_DGRAM)),
-        "-mp", str(free_port(socket.SOCK_DGRAM) // 2 * 2), "-rtp_echo", "-nostdin", "-trace_err",
-        "-recv_timeout", "60000", "-t", "t1" if tcp else "u1",
-    ]  # fmt: skip
+    sip, media = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM) // 2 * 2
+    options = f"-sf {path} -s {service} -m {calls} -l {at_once} -r 20 -p {sip} -mp {media} -t {'t1' if tcp else 'u1'}"
+    fixed = "-i 127.0.0.1 -mi 127.0.0.1 -rtp_echo -nostdin -trace_err -recv_timeout 60000"
+    command = ["sipp", f"127.0.0.1:{endpoint(server).port}", *options.split(), *fixed.split()]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
