@@ -1,0 +1,138 @@
+"""Who has the floor: scripted spoken exchanges in virtual time, judged against what was truly said and heard.
+
+Callers ask, hesitate, answer fast, cough, say "uh-huh", let others talk in the background, interrupt, and have our
+voice come back as an echo (`floor_script`). They are heard by the real voice detector, endpointer, overlap rules, echo
+canceller and session; the model is a checkpoint (``--model``), or flite and pocketsphinx with recorded times
+(`floor_engine`). Every figure is counted in samples. ``..._without`` is the same caller without the mechanism: a fixed
+silence of 500 ms ends turns, nothing is guessed, any speech cuts, no canceller, words spread evenly over the audio.
+
+    eot_delay_p50, _p95        true end of speech -> turn decision, seconds
+    premature_cut_ins          share of turns decided before they had ended (``_hesitating``: of those that pause)
+    e2e_p50, _p95              true end of speech -> first packet of the reply sent
+    mouth_to_ear_p50, _p95     true end of speech -> first sample of the reply played
+    interrupt_stop_p50, _p95   onset of an interruption -> last sample of the reply played
+    missed_interruptions       share of interruptions after which we spoke on
+    false_interruptions        share of coughs, backchannels and background talk that ended a reply
+    resume_gap_ms_p50, _p95    end of such a false alarm -> reply audible again (0: it never stood still)
+    self_interruptions         replies that our own echo ended, of those under echo
+    heard_word_right           share of cuts whose transcript ends at the word that was truly heard last
+    heard_word_within_one      ... or beside it
+    heard_error_ms_p95         place of the cut, as told, against the sample that was truly played
+    wasted_speculation         share of guessed tokens thrown away
+
+A word was truly heard if more than half of it was played, by the times of a forced aligner (pocketsphinx).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from benchmarks.floor_ear import Aligner, Ear
+from benchmarks.floor_engine import FloorEngine, Timings
+from benchmarks.floor_run import Outcome, Setup, run
+from benchmarks.floor_script import KINDS, Talk, ear_sentences, talks, training_sentences
+from benchmarks.report import report
+from realtime.endings import Endings
+
+T = TypeVar("T")
+TALKS, QUICK_TALKS = 60, 5
+FALSE_ALARMS = ("backchannel", "cough", "background")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few callers, within a minute")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument(
+        "--tune", action="store_true", help="the sentences that constants are chosen on, not the reported"
+    )
+    parser.add_argument("--talks", type=int, help=f"callers, instead of {TALKS}")
+    parser.add_argument("--verbose", action="store_true", help="every exchange that went wrong")
+    options = parser.parse_args()
+    count = options.talks or (QUICK_TALKS if options.quick else TALKS)
+    drawn = list(talks(count, tune=options.tune))
+    ear, aligner = Ear(ear_sentences()), Aligner()
+    endings = Endings.learn(training_sentences())
+    figures: dict[str, float] = {"exchanges": sum(len(talk.exchanges) for talk in drawn)}
+    for suffix, setup in (("", Setup(endings)), ("_without", Setup.plain())):
+        outcomes = list(everybody(drawn, setup, ear, options.verbose and not suffix))
+        figures |= {f"{name}{suffix}": value for name, value in measure(outcomes, aligner).items()}
+    ear.save()
+    aligner.save()
+    report("floor", figures, options.json)
+    return 0
+
+
+def everybody(drawn: Sequence[Talk], setup: Setup, ear: Ear, verbose: bool) -> Iterable[Outcome]:
+    for talk in drawn:
+        engine = FloorEngine(ear.hear, Timings(), attends=setup.attends, seed=talk.seed)
+        for outcome in run(talk, setup, engine):
+            if verbose and outcome.wrong:
+                print(f"{talk.seed}: {outcome}", file=sys.stderr)
+            yield outcome
+
+
+def measure(outcomes: Sequence[Outcome], aligner: Aligner) -> dict[str, float]:
+    """Outcomes -> figures, those that nothing was measured for left out."""
+    turns = [o for o in outcomes if o.said]
+    over = [o for o in outcomes if o.kind == "interruption" and o.over_at_s is not None]
+    alarms = [o for o in outcomes if o.kind in FALSE_ALARMS and o.over_at_s is not None]
+    cuts = [boundary(o, aligner) for o in over if o.cut]
+    off = [wrong for wrong in cuts if wrong is not None]
+    guessed = sum(o.guessed_tokens for o in outcomes)
+    figures: dict[str, float | None] = {
+        **spread("eot_delay", [o.eot_delay_s for o in turns]),
+        "premature_cut_ins": share(turns, lambda o: o.premature),
+        "premature_cut_ins_hesitating": share([o for o in turns if o.hesitates], lambda o: o.premature),
+        "unanswered": share(turns, lambda o: o.e2e_s is None),
+        **spread("e2e", [o.e2e_s for o in turns]),
+        **spread("mouth_to_ear", [o.mouth_to_ear_s for o in turns]),
+        **spread("interrupt_stop", [o.stop_s for o in over if o.cut]),
+        "missed_interruptions": share(over, lambda o: not o.cut),
+        "false_interruptions": share(alarms, lambda o: o.cut),
+        **{
+            f"false_interruptions_{kind}": share([o for o in alarms if o.kind == kind], lambda o: o.cut)
+            for kind in KINDS
+        },
+        **{
+            n.replace("gap_", "gap_ms_"): v
+            for n, v in spread("resume_gap", [o.gap_ms for o in alarms if not o.cut]).items()
+        },
+        "self_interruptions": share([o for o in outcomes if o.echo], lambda o: o.by_itself),
+        "heard_word_right": share(off, lambda wrong: wrong == 0),
+        "heard_word_within_one": share(off, lambda wrong: wrong <= 1),
+        "heard_error_ms_p95": spread("x", [o.heard_error_ms for o in over if o.cut]).get("x_p95"),
+        "wasted_speculation": sum(o.wasted_tokens for o in outcomes) / guessed if guessed else None,
+    }
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def boundary(outcome: Outcome, aligner: Aligner) -> int | None:
+    """Words between where we say they stopped hearing us and where they truly did; None: the aligner can't tell."""
+    assert outcome.reply is not None
+    times = aligner.ends_s(outcome.reply.text, outcome.reply.pcm)
+    if times is None:
+        return None
+    truly = sum(outcome.played_s > (start_s + end_s) / 2 for start_s, end_s in times)
+    return abs(truly - outcome.heard_words)
+
+
+def share(of: Sequence[T], true: Callable[[T], bool]) -> float | None:
+    return sum(map(true, of)) / len(of) if of else None
+
+
+def spread(name: str, values: Iterable[float | None]) -> Mapping[str, float]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return {}
+    return {f"{name}_p50": float(np.quantile(known, 0.5)), f"{name}_p95": float(np.quantile(known, 0.95))}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

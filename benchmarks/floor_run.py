@@ -1,0 +1,250 @@
+"""One caller of `benchmarks.floor`: plays the script into a `World`, and looks at what came of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.floor_engine import SPEC, FloorEngine
+from benchmarks.floor_script import Exchange, Talk, sentence
+from benchmarks.floor_sounds import RATE_HZ, Spoken, background, cough, echo_path, reply, say
+from benchmarks.floor_world import OUT_HZ, Line, World
+from models.base import Pcm
+from models.demo.recipe.voices import Speaker
+from realtime.endpoint import EndOfTurn
+from realtime.items import OutputAudio
+from realtime.overlap import OverlapRules
+from realtime.playback import Pacing
+from realtime.session_config import SessionConfig
+from realtime.turns import State
+from transport.echo import EchoCanceller
+
+RTP, SOCKET = Line(jitter_s=0.04, pauses=False), Line(jitter_s=0.02, pauses=True)
+RTP_PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0)  # as in transport/rtc_audio.py
+SOCKET_PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=50.0)
+PATIENCE_S = 6.0
+EARLY_S = 0.03
+"""A decision so shortly before the true end (the last consonant dies away) is none too early."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """With the mechanisms, or without."""
+
+    end_of_turn: EndOfTurn | None
+    turn: dict[str, Any] = field(default_factory=lambda: {"type": "semantic_vad", "eagerness": "auto"})
+    overlap: OverlapRules = field(default_factory=OverlapRules)
+    speculate_ms: float | None = 200.0
+    attends: bool = True
+    canceller: bool = True
+
+    @classmethod
+    def plain(cls) -> Setup:
+        """Peers' way: a fixed silence, cut at the first sound, no echo canceller, words spread evenly."""
+        turn = {"type": "server_vad", "silence_duration_ms": 500}
+        return cls(None, turn, OverlapRules(interrupt_after_ms=0, faint_db=None, overhear=False), None, False, False)
+
+    def config(self, pauses: bool) -> SessionConfig:
+        return SessionConfig(
+            pacing=SOCKET_PACING if pauses else RTP_PACING,
+            overlap=self.overlap,
+            end_of_turn=self.end_of_turn,
+            speculate_ms=self.speculate_ms,
+            player_pauses=pauses,
+        )
+
+
+@dataclass
+class Outcome:
+    """What came of one exchange. Times in seconds of the caller's clock."""
+
+    kind: str
+    said: str
+    hesitates: bool = False
+    echo: bool = False
+    eot_delay_s: float | None = None
+    premature: bool = False
+    e2e_s: float | None = None
+    mouth_to_ear_s: float | None = None
+    over: str = ""
+    over_at_s: float | None = None
+    """Onset of what was said over the reply; None: the reply was over before."""
+    cut: bool = False
+    by_itself: bool = False
+    """Something ended the reply although nobody had made a sound."""
+    stop_s: float | None = None
+    gap_ms: float | None = None
+    reply: Spoken | None = field(default=None, repr=False)
+    played_s: float = 0.0
+    heard_words: int = 0
+    heard_error_ms: float | None = None
+    guessed_tokens: int = 0
+    wasted_tokens: int = 0
+    words: str = ""
+
+    @property
+    def wrong(self) -> bool:
+        """Worth a look."""
+        alarm = self.kind in ("backchannel", "cough", "background")
+        missed = self.kind == "interruption" and self.over_at_s is not None and not self.cut
+        late = self.stop_s is not None and self.stop_s > 0.3
+        return self.premature or self.by_itself or (alarm and self.cut) or missed or late or self.e2e_s is None
+
+
+def run(talk: Talk, setup: Setup, engine: FloorEngine) -> Iterator[Outcome]:
+    """The whole call."""
+    return Caller(talk, setup, engine).run()
+
+
+class Caller:
+    def __init__(self, talk: Talk, setup: Setup, engine: FloorEngine) -> None:
+        self._talk = talk
+        self._engine = engine
+        self._rng = random.Random(talk.seed)
+        self._next: Spoken | None = None
+        engine.answers = lambda: self._next or reply("Okay.")
+        canceller = EchoCanceller(RATE_HZ, OUT_HZ) if setup.canceller and talk.echo else None
+        self._world = World(
+            engine,
+            SPEC,
+            setup.config(talk.pauses),
+            SOCKET if talk.pauses else RTP,
+            {"audio": {"input": {"turn_detection": setup.turn}}},
+            seed=talk.seed,
+            echo=echo_path(talk.seed, *talk.echo) if talk.echo else None,
+            canceller=canceller,
+        )
+        self._world.run(0.4)
+
+    def run(self) -> Iterator[Outcome]:
+        guesses = self._world.session._guesses
+        for exchange in self._talk.exchanges:
+            wasted, used = guesses.wasted_tokens, guesses.used_tokens
+            outcome = self._exchange(exchange)
+            outcome.wasted_tokens = guesses.wasted_tokens - wasted
+            outcome.guessed_tokens = outcome.wasted_tokens + guesses.used_tokens - used
+            yield outcome
+
+    # --- one exchange ------------------------------------------------
+
+    def _exchange(self, exchange: Exchange) -> Outcome:
+        world = self._world
+        outcome = Outcome(
+            exchange.kind, " ... ".join(exchange.parts), bool(exchange.pauses), self._talk.echo is not None
+        )
+        self._next = outcome.reply = reply(exchange.reply)
+        begin_s = world.now + exchange.gap_s
+        end_s = begin_s
+        for part, pause_s in zip(exchange.parts, (*exchange.pauses, 0.0), strict=True):
+            pcm = say(part, self._talk.speaker)
+            world.add(end_s, pcm)
+            end_s += len(pcm) / RATE_HZ + pause_s
+        world.run(end_s + PATIENCE_S, lambda: self._speaking_since(end_s) is not None)
+        self._turn(outcome, begin_s, end_s)
+        first = self._speaking_since(end_s)
+        if first is not None:
+            self._over(exchange, outcome, first[0], first[1])
+        self._next = None
+        world.run(world.now + 25, lambda: world.state is State.LISTEN and not world.speaker.playing(world.now))
+        return outcome
+
+    def _turn(self, outcome: Outcome, begin_s: float, end_s: float) -> None:
+        """How the turn was ended."""
+        decided = [at_s for _, at_s in self._world.decided if at_s > begin_s]
+        outcome.premature = any(at_s < end_s - EARLY_S for at_s in decided)
+        final = [at_s for at_s in decided if at_s >= end_s - EARLY_S]
+        if final:
+            outcome.eot_delay_s = final[0] - end_s
+        first = self._speaking_since(end_s)
+        sent = [at_s for at_s, start in self._world.plays if at_s > end_s and start == 0]
+        if first is not None and sent:
+            outcome.e2e_s = sent[0] - end_s
+            outcome.mouth_to_ear_s = first[0] - end_s
+
+    def _speaking_since(self, end_s: float) -> tuple[float, str] | None:
+        """When the first sample after ``end_s`` of a reply was played that begins there, and its item."""
+        return next(
+            ((at, item) for at, item, start, _ in self._world.speaker.played if at > end_s and start == 0), None
+        )
+
+    # --- over the reply ------------------------------------------------
+
+    def _over(self, exchange: Exchange, outcome: Outcome, first_s: float, item: str) -> None:
+        world = self._world
+        assert outcome.reply is not None
+        length_s = len(outcome.reply.pcm) / RATE_HZ
+        sound = self._sound(exchange)
+        if sound is None:
+            world.run(first_s + length_s + 2.0, lambda: self._done(item) is not None)
+            outcome.by_itself = outcome.cut = self._done(item) != "completed"
+            return
+        onset_s = max(world.now + 0.02, first_s + exchange.at * length_s)
+        outcome.over = exchange.over
+        world.run(onset_s - 0.02)
+        if (before := self._done(item)) == "cancelled":
+            outcome.by_itself = True
+            return
+        if before is not None and first_s + length_s < onset_s + 0.3:
+            return
+        outcome.over_at_s = onset_s
+        world.add(onset_s, sound)
+        alarm_end_s = onset_s + len(sound) / RATE_HZ
+        world.run(alarm_end_s + 3.0, lambda: self._ended(item))
+        world.run(world.now + 0.3)
+        outcome.cut = self._truncated(item) is not None
+        pieces = [(at, start + len(pcm)) for at, name, start, pcm in world.speaker.played if name == item]
+        outcome.played_s = max(end for _, end in pieces) / OUT_HZ
+        if outcome.cut:
+            outcome.stop_s = max(at for at, _ in pieces) + 0.01 - onset_s
+            self._heard(outcome, item)
+        elif exchange.kind != "interruption":
+            outcome.gap_ms = self._gap_ms(item, onset_s, alarm_end_s)
+
+    def _sound(self, exchange: Exchange) -> Pcm | None:
+        match exchange.kind:
+            case "backchannel" | "interruption":
+                return say(exchange.over, self._talk.speaker)
+            case "cough":
+                return cough(self._rng)
+            case "background":
+                voices = [Speaker("flite", name) for name in ("rms", "slt", "awb") if name != self._talk.speaker.voice]
+                texts = [sentence(self._rng, True)[0] for _ in voices]
+                return background(texts, voices, self._rng.uniform(-22, -15))
+        return None
+
+    def _done(self, item: str) -> str | None:
+        for _, event in self._world.sent:
+            if event["type"] == "response.done" and any(o["id"] == item for o in event["response"]["output"]):
+                return str(event["response"]["status"])
+        return None
+
+    def _truncated(self, item: str) -> int | None:
+        told = [e for _, e in self._world.sent if e["type"] == "conversation.item.truncated" and e["item_id"] == item]
+        return int(told[-1]["audio_end_ms"]) if told else None
+
+    def _ended(self, item: str) -> bool:
+        """Cut, or made and heard to its end."""
+        done, world = self._done(item), self._world
+        return self._truncated(item) is not None or (done is not None and not world.speaker.playing(world.now))
+
+    def _heard(self, outcome: Outcome, item: str) -> None:
+        conversation = self._world.session._conversation
+        told_ms = self._truncated(item)
+        assert told_ms is not None
+        part = conversation.get(item).content[0]
+        assert isinstance(part, OutputAudio)
+        outcome.heard_words = len(part.transcript.split())
+        outcome.words = part.transcript
+        outcome.heard_error_ms = abs(told_ms - 1000 * outcome.played_s)
+
+    def _gap_ms(self, item: str, onset_s: float, alarm_end_s: float) -> float:
+        """End of the alarm -> audible again; 0 if the reply was audible then, or had come to its end."""
+        times = np.array([at for at, name, _, _ in self._world.speaker.played if name == item])
+        later = times[times >= alarm_end_s - 0.011]
+        if not len(later):
+            return 0.0
+        return float(max(0.0, 1000 * (later[0] - alarm_end_s)))

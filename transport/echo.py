@@ -1,0 +1,166 @@
+"""Our own voice, taken out of a caller's microphone. What we play is known: it is the canceller's far end.
+
+    Play ------> played --> reference, one stretch of it for each stretch of microphone
+    microphone -> heard --> WebRTC's audio processing module (AEC3) --> AudioIn
+
+AEC3 finds delays up to about half a second by itself, counted from when it was given the reference. Two things lie
+between and are taken care of here: audio goes out ahead of its time, in pieces, so the reference is fed at the
+microphone's pace; and a phone's way can be longer than that, so the delay is estimated (the lag at which the levels of
+the two signals go together best) and the reference held back by most of it.
+
+The module is the ``livekit`` package's (Apache-2.0): WebRTC's own canceller with no server behind it; there is no other
+kept wheel of it. Nothing is loaded before the first call that needs it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from models.base import Pcm
+from realtime.events import Pcm16
+from realtime.pcm import to_float, to_int16
+from transport.media import Resampler
+
+RATE_HZ = 16_000
+FRAME = RATE_HZ // 100
+"""10 ms: what the module takes."""
+LONGEST_S = 1.5
+"""Echoes later than this are not looked for."""
+WINDOW_S = 4.0
+"""Levels that the delay is estimated from."""
+EVERY_S = 0.5
+ENOUGH_S = 1.0
+"""Of our speech within the window, before an estimate counts."""
+SURE = 0.5
+"""Least correlation of the levels."""
+MARGIN_S = 0.06
+"""The reference comes so much earlier than the echo: the module must never get it late."""
+SHORT_S = 0.3
+"""A delay up to this is left to the module alone."""
+
+
+class EchoCanceller:
+    """One call's. ``input_rate_hz``: of the microphone, as the session gets it; ``output_rate_hz``: of what we play."""
+
+    def __init__(self, input_rate_hz: int, output_rate_hz: int) -> None:
+        from livekit.rtc import AudioFrame
+        from livekit.rtc.apm import AudioProcessingModule
+
+        self._apm = AudioProcessingModule(echo_cancellation=True, high_pass_filter=True)
+        self._frame = AudioFrame
+        self._to_far = Resampler(output_rate_hz, RATE_HZ)
+        self._to_near = Resampler(input_rate_hz, RATE_HZ)
+        self._back = Resampler(RATE_HZ, input_rate_hz)
+        self._far = Reference()
+        self._near: Pcm16 = np.zeros(0, np.int16)
+        self._delay = DelayEstimator()
+
+    @property
+    def delay_s(self) -> float | None:
+        """From giving audio to a transport to its echo, as estimated; None: not known (there may be none)."""
+        return self._delay.delay_s
+
+    def played(self, pcm: Pcm16) -> None:
+        """Given to the loudspeaker: int16 [n] at the output rate."""
+        self._far.push(to_int16(self._to_far.push(to_float(pcm))))
+
+    def cut(self) -> None:
+        """What was given and not heard yet will not be."""
+        self._far.cut()
+
+    def heard(self, pcm: Pcm) -> Pcm:
+        """float32 [n] at the input rate -> float32 [n, less or more than 10 ms] without our voice."""
+        self._near = np.concatenate([self._near, to_int16(self._to_near.push(pcm))])
+        clean: list[Pcm] = []
+        while len(self._near) >= FRAME:
+            near, self._near = self._near[:FRAME], self._near[FRAME:]
+            clean.append(to_float(self._cancel(near)))
+        return self._back.push(np.concatenate([np.zeros(0, np.float32), *clean]))
+
+    def _cancel(self, near: Pcm16) -> Pcm16:
+        live = self._far.take()
+        self._delay.push(live, near)
+        delay_s = self._delay.delay_s or 0.0
+        held_s = delay_s - MARGIN_S if delay_s > SHORT_S else 0.0
+        self._apm.process_reverse_stream(self._wrap(self._far.delayed(round(held_s * 100))))
+        self._apm.set_stream_delay_ms(round(1000 * (delay_s - held_s)))
+        frame = self._wrap(near)
+        self._apm.process_stream(frame)
+        return np.frombuffer(frame.data, np.int16)
+
+    def _wrap(self, pcm: Pcm16):  # type: ignore[no-untyped-def]  # livekit's, loaded late
+        return self._frame(bytearray(pcm.tobytes()), RATE_HZ, 1, FRAME)
+
+
+class Reference:
+    """What was given to the loudspeaker, taken in frames at the microphone's pace, and its past."""
+
+    def __init__(self) -> None:
+        self._waiting: Pcm16 = np.zeros(0, np.int16)
+        self._past: deque[Pcm16] = deque(maxlen=round(LONGEST_S * 100) + 1)
+
+    def push(self, pcm: Pcm16) -> None:
+        self._waiting = np.concatenate([self._waiting, pcm])
+
+    def cut(self) -> None:
+        self._waiting = self._waiting[:0]
+
+    def take(self) -> Pcm16:
+        """The next frame, int16 [FRAME]; silence where nothing was given."""
+        frame, self._waiting = self._waiting[:FRAME], self._waiting[FRAME:]
+        whole = np.zeros(FRAME, np.int16)
+        whole[: len(frame)] = frame
+        self._past.append(whole)
+        return whole
+
+    def delayed(self, frames: int) -> Pcm16:
+        """The frame taken so many frames ago; silence before the first."""
+        return self._past[-1 - frames] if frames < len(self._past) else np.zeros(FRAME, np.int16)
+
+
+class DelayEstimator:
+    """Where the levels of a far and a near signal go together best: normalized cross-correlation of log energies.
+
+    Both in 10 ms frames. Robust against what distorts waveforms (codecs, loudspeakers), accurate to a frame."""
+
+    def __init__(self) -> None:
+        size = round((WINDOW_S + LONGEST_S) * 100)
+        self._far: deque[float] = deque(maxlen=size)
+        self._near: deque[float] = deque(maxlen=size)
+        self._since = 0
+        self.delay_s: float | None = None
+
+    def push(self, far: Pcm16, near: Pcm16) -> None:
+        """One frame of each, int16 [FRAME]."""
+        self._far.append(_level(far))
+        self._near.append(_level(near))
+        self._since += 1
+        if self._since >= EVERY_S * 100 and len(self._near) > (LONGEST_S + ENOUGH_S) * 100:
+            self._since = 0
+            self._estimate()
+
+    def _estimate(self) -> None:
+        far, near = np.array(self._far), np.array(self._near)
+        longest = round(LONGEST_S * 100)
+        length = len(near) - longest
+        if np.count_nonzero(far > 1.0) < ENOUGH_S * 100:
+            return
+        recent = near[longest:]
+        scores = [_together(far[longest - lag : longest - lag + length], recent) for lag in range(longest)]
+        best = int(np.argmax(scores))
+        if scores[best] >= SURE:
+            self.delay_s = best / 100
+
+
+def _level(pcm: Pcm16) -> float:
+    """Log energy above the quietest that matters (30 of 32768)."""
+    return float(np.log10(1.0 + np.mean(pcm.astype(np.float64) ** 2) / 900))
+
+
+def _together(one: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's correlation; 0 where either stands still."""
+    a, b = one - one.mean(), other - other.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 1e-9 else 0.0
