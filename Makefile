@@ -55,5 +55,9 @@ types: $(VENV)/.test
 bench: setup-test
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# What the demo model hears, answers and says, against held-out questions: a table. ARGS=--quick: a quarter of it.
+eval: setup-test
+	$(BIN)/python -m models.demo.recipe evaluate --checkpoint models/demo/checkpoint $(ARGS)
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis *.egg-info
