@@ -27,7 +27,7 @@ from transport.caller import side_by_side
 from transport.phone.config import PhoneConfig
 from transport.phone.config import read as read_phones
 from transport.rtc_line import ice_server as ice_server_of
-from transport.server import Server
+from transport.server import Server, Tls
 from transport.service import Service, ServiceConfig
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Parley: a real-time voice and video agent server.")
@@ -71,6 +71,10 @@ def serve(
         list[str] | None,
         typer.Option(envvar="PARLEY_ICE_SERVER", help="For WebRTC: stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT."),
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Serve https: a PEM certificate. Browsers want it beyond localhost.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its PEM key.")] = None,
     slots: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 8,
     kv_tokens: Annotated[int, typer.Option(min=0, help="Memory for all conversations, in tokens. 0 = the usual.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -95,6 +99,7 @@ def serve(
         checkpoints.check_name(name)
         for url in ice_server or ():
             ice_server_of(url)
+        tls = _tls(tls_cert, tls_key)
         phones = replace(read_phones(phone) if phone else PhoneConfig(), twilio_auth_token=twilio_auth_token)
         options = LoadOptions(device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads)
     except (Exposed, CheckpointError, ValueError) as error:
@@ -108,11 +113,19 @@ def serve(
     )
     log.info("loading %s", name)
     try:
-        Server(service, host, port).run()
+        Server(service, host, port, tls).run()
     except KeyboardInterrupt:
         log.info("stopped")
     if service.failure:
         _stop(service.failure)
+
+
+def _tls(cert: Path | None, key: Path | None) -> Tls | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise ValueError("--tls-cert and --tls-key go together: give both")
+    return Tls(cert, key)
 
 
 def _engine(kind: EngineKind, name: str, options: LoadOptions, config: EngineConfig) -> Host:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -24,10 +27,28 @@ def _worth_logging(record: logging.LogRecord) -> bool:
 logging.getLogger("uvicorn.error").addFilter(_worth_logging)
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A certificate chain and its key, PEM. Beyond localhost browsers give a microphone to https pages only."""
+
+    cert: Path
+    key: Path
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where they can't be used."""
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.cert, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(
+                f"--tls-cert {self.cert} and --tls-key {self.key} can't be used ({error}): "
+                "they must be a certificate and its key, both in PEM, the key without a password"
+            ) from None
+
+
 class Server(uvicorn.Server):
     """SIGTERM drains: no new sessions, those that are there may finish. SIGINT, or a second SIGTERM, ends at once."""
 
-    def __init__(self, service: Service, host: str, port: int) -> None:
+    def __init__(self, service: Service, host: str, port: int, tls: Tls | None = None) -> None:
         config = uvicorn.Config(
             create_app(service),
             host=host,
@@ -40,6 +61,8 @@ class Server(uvicorn.Server):
             ws_ping_timeout=PING_S,
             ws_per_message_deflate=False,  # base64 of speech hardly shrinks, and costs a core
             timeout_graceful_shutdown=10,
+            ssl_certfile=tls.cert if tls else None,
+            ssl_keyfile=tls.key if tls else None,
         )
         super().__init__(config)
         self._service = service
@@ -55,7 +78,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)  # type: ignore[arg-type]
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        log.info("listening on http://%s, sessions on ws://%s/v1/realtime", shown, shown)
+        s = "s" if self.config.is_ssl else ""
+        log.info("listening on http%s://%s, sessions on ws%s://%s/v1/realtime", s, shown, s, shown)
         self._watching = asyncio.create_task(self._watch())
         self.listening.set()
 

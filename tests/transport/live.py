@@ -23,7 +23,7 @@ from realtime.host import EngineThread, Host
 from realtime.schedule import EngineConfig
 from tests.realtime.doubles import toy_model
 from transport.auth import Gate
-from transport.server import Server
+from transport.server import Server, Tls
 from transport.service import Service, ServiceConfig
 
 PATIENCE_S = 120.0  # a loaded machine may stall for long; nothing waits this long when it works
@@ -40,6 +40,7 @@ class LiveServer:
         host: Host | None = None,
         wait: bool = True,
         port: int = 0,
+        tls: Tls | None = None,
         **config: Any,
     ) -> None:
         """``host``: instead of a thread that runs ``load``. ``wait``: for the model. ``port``: 0 for any that is free.
@@ -48,6 +49,7 @@ class LiveServer:
         self._gate = gate or Gate()
         self._config = ServiceConfig("toy", **config)
         self._wait = wait
+        self._tls = tls
         self._thread = threading.Thread(target=self._run, name="live-server")
         self._up = threading.Event()
         self.port = port
@@ -99,7 +101,7 @@ class LiveServer:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.service = Service(self._host, self._gate, self._config)
-        self.server = Server(self.service, "127.0.0.1", self.port)
+        self.server = Server(self.service, "127.0.0.1", self.port, self._tls)
         serving = asyncio.create_task(self.server.serve())
         await self.server.listening.wait()
         self.port = self.server.servers[0].sockets[0].getsockname()[1]

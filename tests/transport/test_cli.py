@@ -135,6 +135,8 @@ def test_a_server_that_is_full_says_so(question: Path) -> None:
         (["--host", "0.0.0.0", "--model", "tiny"], "--api-key"),
         (["--model", "/no/such/folder"], "no such folder"),
         (["--model", "tiny", "--audio-mode", "loud"], "audio_mode"),
+        (["--model", "tiny", "--tls-cert", "cert.pem"], "go together"),
+        (["--model", "tiny", "--tls-cert", "/no/cert.pem", "--tls-key", "/no/key.pem"], "PEM"),
     ],
 )
 def test_a_server_that_can_not_be_started_says_why(arguments: list[str], words: str) -> None:

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
+import logging
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.transport.live import PATIENCE_S
+from tests.transport.live import PATIENCE_S, LiveServer
+from transport.server import Tls
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,3 +66,31 @@ async def test_who_insists_ends_it_at_once(insisting: list[signal.Signals]) -> N
             assert await asked(socket) == "completed"  # and so two signals of one kind don't become one
             served.send_signal(number)
         assert await asyncio.wait_for(served.wait(), PATIENCE_S) != 0
+
+
+def self_signed(folder: Path) -> Tls:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    cert = builder.sign(key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "cert.pem").write_bytes(cert.public_bytes(pem))
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return Tls(folder / "cert.pem", folder / "key.pem")
+
+
+async def test_https_and_wss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "transport.server")
+    tls = self_signed(tmp_path)
+    trust = ssl.create_default_context(cafile=str(tls.cert))
+    trust.check_hostname = False
+    with LiveServer(tls=tls) as server:
+        async with httpx.AsyncClient(verify=trust, trust_env=False, timeout=PATIENCE_S) as http:
+            assert (await http.get(f"https://127.0.0.1:{server.port}/healthz")).json()["status"] == "alive"
+        url = server.ws_url.replace("ws:", "wss:")
+        async with connect(url, ssl=trust, proxy=None, open_timeout=PATIENCE_S) as socket:
+            assert await asked(socket) == "completed"
+    assert "https://" in caplog.text
+    assert "wss://" in caplog.text
