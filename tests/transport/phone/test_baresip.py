@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realtime.pcm import resample, to_float
+from realtime.pcm import resample, to_float, to_int16
 from tests.realtime.doubles import SPEC, toy_model
 from tests.transport.live import LiveServer, read_wav
 from tests.transport.phone.baresip import RATES_HZ, Baresip, microphone
@@ -37,6 +37,10 @@ ENOUGH = 0.6
 WORDY = "Go on and on, please, about all the trains that leave today."
 
 
+def at_8k(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
+    return to_int16(resample(to_float(pcm), rate_hz, HZ))
+
+
 def silence(seconds: float) -> np.ndarray:
     return np.zeros(int(seconds * HZ), np.int16)
 
@@ -58,7 +62,7 @@ def server(recordings: Path) -> Iterator[LiveServer]:
 def said(question: Path) -> np.ndarray:
     """The question at 8 kHz, int16."""
     rate_hz, pcm = read_wav(question)
-    return np.rint(resample(to_float(pcm), rate_hz, HZ) * 32767).astype(np.int16)
+    return at_8k(pcm, rate_hz)
 
 
 def sides(recordings: Path, id_: str) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +70,8 @@ def sides(recordings: Path, id_: str) -> tuple[np.ndarray, np.ndarray]:
     with wave.open(str(recordings / f"{id_}.wav"), "rb") as file:
         assert (file.getnchannels(), file.getframerate()) == (2, SPEC.input_rate_hz)
         both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
-    return both[::2, 0].copy(), both[::2, 1].copy()
+    caller, ours = (at_8k(both[:, side].copy(), SPEC.input_rate_hz) for side in (0, 1))
+    return caller, ours
 
 
 @pytest.mark.parametrize("transport", ["", "tcp"])
@@ -90,9 +95,8 @@ async def test_each_side_hears_the_other(
         rate_hz, heard = phone.heard()
     caller, ours = sides(recordings, id_)
     assert np.abs(ours).max() > 1000, "we said something"
-    heard_8k = np.rint(resample(to_float(heard), rate_hz, HZ) * 32767).astype(np.int16)
     assert share_heard(caller, said) >= ENOUGH
-    assert share_heard(heard_8k, ours) >= ENOUGH, "they heard what we recorded of ourselves"
+    assert share_heard(at_8k(heard, rate_hz), ours) >= ENOUGH, "they heard what we recorded of ourselves"
     events = (recordings / f"{id_}.jsonl").read_text()
     assert "response.done" in events
 
