@@ -55,7 +55,10 @@ class RtcCall:
     # --- lines ------------------------------------------------
 
     async def answer(self, offer: str) -> str:
-        """Answers an offer with a new line; the one before, if any, is hung up. Raises InvalidField, Denied."""
+        """Answers an offer: of the peer connection that is there, on its line; of another, with a new line (the one
+        before is hung up then). Raises InvalidField, Denied."""
+        if self._line is not None and self._line.is_from_same_peer(offer):
+            return await self._line.answer(offer)
         line = Line(self._service.spec, self._service.config.ice_servers, self._hear, self._see, self._take)
         try:
             answer = await line.answer(offer)

@@ -72,9 +72,13 @@ class Line:
         self._peer.on("connectionstatechange", self._changed)
         self._peer.on("datachannel", self._opened)
         self._channel: RTCDataChannel | None = None
+        self._speaking = False  # our track has its section
         self._deaf = False  # the caller wants no events
         self._stirred = asyncio.Event()  # something that `send` waits for may have come
         self._tasks: list[asyncio.Task[None]] = []
+        self._attached: set[int] = set()  # transceivers
+        self._ice_user = ""
+        self._answering = asyncio.Lock()
         self._seen_s: dict[int, float] = {}  # video track -> when it last showed something
         self.track = ReplyTrack(spec.output_rate_hz)
         self.settled = asyncio.Event()
@@ -86,8 +90,17 @@ class Line:
         """Gone without a word (the network), so that the caller may come back."""
 
     async def answer(self, offer: str) -> str:
-        """The answer to the caller's SDP, with all our candidates. Raises InvalidField (param "sdp")."""
+        """The answer to the caller's SDP, with all our candidates. The first offer, or a later one of the same peer
+        connection (a track more or less). Raises InvalidField (param "sdp")."""
         check_offer(offer)
+        async with self._answering:
+            return await self._answer(offer)
+
+    def is_from_same_peer(self, offer: str) -> bool:
+        """Whether an offer renegotiates this very connection; another's, or an ICE restart, needs a new line."""
+        return not self.gone.is_set() and bool(self._ice_user) and _ice_user(offer) == self._ice_user
+
+    async def _answer(self, offer: str) -> str:
         self._deaf = "m=application" not in offer
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
@@ -99,16 +112,19 @@ class Line:
             raise InvalidField(
                 f"this SDP offer can't be answered: {error or type(error).__name__}", param="sdp"
             ) from None
+        self._ice_user = _ice_user(offer)
         return self._peer.localDescription.sdp
 
     def _attach(self) -> None:
-        """Our track to the first audio section, our ears and eyes to what the caller sends."""
-        speaking = False
+        """Our track to the first audio section, our ears and eyes to what the caller sends; once for each."""
         for index, transceiver in enumerate(self._peer.getTransceivers()):
+            if index in self._attached:
+                continue
+            self._attached.add(index)
             if transceiver.kind == "audio":
-                if not speaking:
+                if not self._speaking:
                     transceiver.sender.replaceTrack(self.track)
-                    transceiver.direction, speaking = "sendrecv", True
+                    transceiver.direction, self._speaking = "sendrecv", True
                 _listen(transceiver.receiver, Microphone(self._spec.input_rate_hz, self._hear))
             elif self._spec.video_rate_hz > 0 and transceiver.receiver.track is not None:
                 watcher = Watcher(self._spec.video_rate_hz, self._eye(index))
@@ -198,6 +214,12 @@ def check_offer(sdp: str) -> None:
         raise InvalidField(f"the SDP offer has {len(media)} media sections; at most {MAX_MEDIA} are taken", param="sdp")
     if sum(line.startswith("a=candidate") for line in lines) > MAX_CANDIDATES:
         raise InvalidField(f"the SDP offer has more than {MAX_CANDIDATES} candidates", param="sdp")
+
+
+def _ice_user(sdp: str) -> str:
+    """The ufrag of the first section (RFC 8839 section 5.4); "" where there is none."""
+    lines = (line.strip() for line in sdp.splitlines())
+    return next((line.partition(":")[2] for line in lines if line.startswith("a=ice-ufrag:")), "")
 
 
 def _listen(receiver: RTCRtpReceiver, microphone: Microphone) -> None:

@@ -1,4 +1,10 @@
-"""Camera and screen over RTP: sampled to what the model wants, the latest frame wins, near-duplicates are skipped."""
+"""Camera and screen over RTP: sampled to what the model wants, the latest frame wins, near-duplicates are skipped.
+
+A frame stands in the prompt where it was seen. So for a camera that is turned on in the middle of an utterance the
+reference prompt is: the user's turn opens, the sound before the first frame, that frame, the sound up to the next one,
+..., the last sound, the turn closes (``<|im_start|>user``, audio, image, audio, ..., ``<|im_end|>`` in Qwen3-Omni). The
+frame shown last before an utterance, if it is fresh, stands after the utterance's first sample.
+"""
 
 from __future__ import annotations
 

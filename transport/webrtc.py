@@ -2,8 +2,9 @@
 
     POST /v1/realtime/calls              an SDP offer (application/sdp), or multipart: ``sdp`` and ``session``
                                          -> 201, the SDP answer, ``Location: /v1/realtime/calls/{id}``
-    POST /v1/realtime/calls/{id}         an extension: another offer for a call that goes on (the network changed, ICE
-                                         failed); its session waits for `rtc_call.GRACE_S`
+    POST /v1/realtime/calls/{id}         an extension: another offer for a call that goes on. Of the same peer
+                                         connection: a renegotiation (another track). Of a new one: the network
+                                         changed; the session waits for `rtc_call.GRACE_S`, and the id resumes it
     POST /v1/realtime/calls/{id}/hangup  200
 
 The data channel ``oai-events`` carries the events that a WebSocket carries, without audio in them: speech goes over
@@ -110,7 +111,7 @@ async def create(request: Request) -> Response:
 
 
 async def reconnect(request: Request) -> Response:
-    """``POST /v1/realtime/calls/{id}``: the same session on a new peer connection."""
+    """``POST /v1/realtime/calls/{id}``: the same session, on the same peer connection or a new one."""
     call = _call(request)
     offer, _ = await _offer(request)
     return _answered(await call.answer(offer), 200, {"Location": f"{CALLS}/{call.id}"})

@@ -48,15 +48,19 @@ class Voice(MediaStreamTrack):
 
 
 class Slides(MediaStreamTrack):
-    """A camera before which something of one colour is held up; the colour changes every ``every`` frames."""
+    """A camera before which something of one colour is held up; the colour changes every ``every`` frames. It shows
+    nothing before ``on``."""
 
     kind = "video"
 
     def __init__(self, colours: list[tuple[int, int, int]], every: int = 20) -> None:
         super().__init__()
         self.colours, self.every, self.count = colours, every, 0
+        self.on: asyncio.Event | None = None
 
     async def recv(self) -> av.VideoFrame:
+        if self.on is not None:
+            await self.on.wait()
         await asyncio.sleep(0.05)
         colour = self.colours[self.count // self.every % len(self.colours)]
         pixels = np.full((96, 128, 3), colour, np.uint8)

@@ -16,7 +16,11 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 
+from models.base import Audio, Begin, End, Frame
+from realtime.events import EngineCommand, Extend
+from realtime.host import EngineThread
 from realtime.schedule import EngineConfig
+from tests.realtime.doubles import toy_model
 from tests.transport.live import PATIENCE_S, LiveServer
 from tests.transport.rtc_peer import CALLS, Peer, Slides, Voice, post
 from transport import rtc_call, rtc_line
@@ -28,6 +32,11 @@ async def wait_for(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+def own_threads() -> set[str]:
+    """All but those of asyncio's executors, which are kept for later."""
+    return {thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")}
 
 
 async def test_somebody_asks_aloud_and_hears_the_answer(server: LiveServer, question: Path) -> None:
@@ -65,12 +74,12 @@ async def test_cameras_are_watched_at_the_models_rate(server: LiveServer, monkey
 
 async def test_a_call_ends_and_leaves_nothing(server: LiveServer, question: Path) -> None:
     calls = server.server.config.app.state.calls  # type: ignore[union-attr]
-    threads = threading.active_count()
+    threads = own_threads()
     async with Peer.call(server, Voice(question)):
         assert server.service.sessions == 1
         assert len(calls) == 1
     await wait_for(lambda: not server.service.sessions and not len(calls))
-    await wait_for(lambda: threading.active_count() <= threads + 1)  # the default executor's may have grown
+    await wait_for(lambda: own_threads() <= threads)
 
 
 async def test_hanging_up(server: LiveServer) -> None:
@@ -144,6 +153,64 @@ async def test_a_call_goes_on_with_another_peer_connection(server: LiveServer) -
         await first.close()
         await second.close()
     await wait_for(lambda: not server.service.sessions)
+
+
+async def test_a_camera_is_added_to_a_call(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renegotiation: the same peer connection offers one section more."""
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(rtc_call.RtcCall, "_see", lambda _, pixels: seen.append(pixels))
+    peer = Peer(server)
+    try:
+        peer.peer.addTransceiver("audio")
+        await peer.offer()
+        created = await peer.until("session.created")
+        await peer.offer(Slides([(200, 30, 30)]), path=peer.location)
+        await wait_for(lambda: len(seen) > 0)
+        peer.send("session.update", session={"type": "realtime"})
+        updated = await peer.until("session.updated")
+        assert updated["session"]["id"] == created["session"]["id"]
+        assert peer.peer.connectionState == "connected"
+        refused = await post(server, peer.location, "v=0")
+        assert refused.status_code == 400
+        peer.send("session.update", session={"type": "realtime"})
+        await peer.until("session.updated")
+    finally:
+        await peer.close()
+    assert seen[0].mean((0, 1))[0] > 120
+    await wait_for(lambda: not server.service.sessions)
+
+
+async def test_a_camera_turned_on_in_the_middle_of_an_utterance(question: Path) -> None:
+    """The engine is given the prompt that rtc_video.py states: sound, frame, sound, within one user turn."""
+    given: list[object] = []
+
+    class Watched(EngineThread):
+        def submit(self, command: EngineCommand) -> None:
+            given.append(command)
+            super().submit(command)
+
+    camera = Slides([(200, 30, 30), (30, 30, 200)], every=10)
+    camera.on = asyncio.Event()
+    with LiveServer(host=Watched(toy_model)) as server:
+        async with Peer.call(server, Voice(question), camera) as peer:
+            await peer.until("input_audio_buffer.speech_started")
+            camera.on.set()
+            await peer.until("response.created")
+        await wait_for(lambda: not server.service.sessions)
+    turn = [segment for command in given if isinstance(command, Extend) for segment in command.segments]
+    begin = next(n for n, segment in enumerate(turn) if isinstance(segment, Begin) and segment.role == "user")
+    kinds = [type(segment) for segment in turn[begin : turn.index(End(), begin)]]
+    first = kinds.index(Frame)
+    assert kinds[0] is Begin
+    assert first > 1, "there was sound before the camera was on"
+    assert set(kinds[1:first]) == {Audio}
+    assert set(kinds[first:]) == {Audio, Frame}
+    assert kinds[-1] is Audio
+    samples = sum(len(segment.pcm) for segment in turn[begin + 1 : begin + first] if isinstance(segment, Audio))
+    frame = turn[begin + first]
+    assert isinstance(frame, Frame)
+    assert frame.t_s is not None
+    assert samples == round(frame.t_s * 16000), "the frame stands where it was seen"
 
 
 @pytest.mark.parametrize(
