@@ -29,9 +29,10 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeCode2Wav
 
 from benchmarks.report import report
-from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavCodec, Code2WavConfig
+from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavConfig
 from models.qwen3_omni.config import Fields
 from models.qwen3_omni.tiny import random_tensor
+from models.qwen3_omni.wave import Code2WavCodec
 
 RELEASED: dict[str, Any] = {
     "codebook_size": 2048,

@@ -14,6 +14,9 @@ Two runs for each number of callers N:
     tokens_per_s@N           text tokens and codec frames in one second, unpaced
     memory_mib@N             what the sessions' slots hold at the end of the paced run
     floor_ms_{stage}@N       the weights that one call must read, at the bandwidth that this machine copies with
+    predictor_ms@N, codec_ms@N, and ..._python@N: the code predictor and the codec by themselves, and the share of the
+                             time that is spent outside of torch's operations, as torch's profiler counts it (which adds
+                             to it: an upper bound)
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,8 +34,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.first_audio import question
-from benchmarks.reference import Reference
+from benchmarks.question import RATE_HZ, question
 from benchmarks.report import report
 from models.base import Audio, Begin, End, LoadOptions, Model, Sampling
 from models.qwen3_omni.tiny import midsize, tiny
@@ -52,10 +54,18 @@ from realtime.events import (
 )
 from realtime.schedule import EngineConfig, Stage
 
-RATE_HZ = 16000
 CHUNK = RATE_HZ // 50
 SPREAD_S = 0.1  # all callers end their turns within this
 UNPACED = EngineConfig(lead_ms=1e9, text_lead_tokens=1 << 30)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Everybody speaks for ``seconds`` and ends within ``spread_s``; replies have ``max_tokens`` at most."""
+
+    seconds: float
+    spread_s: float = SPREAD_S
+    max_tokens: int = 1024
 
 
 @dataclass
@@ -98,9 +108,10 @@ class Crowd:
         if not isinstance(output, Opened):
             self.callers[output.session].take(output, time.monotonic(), self.rate_hz)
 
-    def play(self, script: Sequence[tuple[float, EngineCommand]]) -> float:
-        """Submits each command at its second from now, until nothing is left to do. Gives how long that took."""
-        began_s = time.monotonic()
+    def play(self, script: Sequence[tuple[float, EngineCommand]], began_s: float = 0.0) -> float:
+        """Submits each command at its second after ``began_s`` (0: now), until nothing is left to do. Gives how long
+        that took."""
+        began_s = began_s or time.monotonic()
         left = sorted(script, key=lambda line: line[0])[::-1]
         while True:
             now = time.monotonic()
@@ -114,12 +125,13 @@ class Crowd:
             if pause_s > 0:
                 time.sleep(pause_s)
 
-    def turn(self, seconds: float, epoch: int, *, paced: bool) -> float:
+    def turn(self, turn: Turn, epoch: int, *, paced: bool = True) -> float:
         """Everybody says something else; gives the seconds until all have been answered."""
         script: list[tuple[float, EngineCommand]] = []
+        began_s = time.monotonic()
         for number in self.callers:
-            pcm = question(seconds, seed=100 * epoch + number)
-            late_s = SPREAD_S * (number - 1) / len(self.callers)
+            pcm = question(turn.seconds, seed=100 * epoch + number)
+            late_s = turn.spread_s * (number - 1) / len(self.callers)
             script.append((late_s if paced else 0.0, Extend(number, epoch, (Begin("user"),))))
             for start in range(0, len(pcm), CHUNK):
                 at_s = late_s + (start + CHUNK) / RATE_HZ if paced else 0.0
@@ -127,42 +139,45 @@ class Crowd:
             script.append((at_s, Extend(number, epoch, (Audio(pcm[:0], final=True), End()), f"u{epoch}")))
             sampling = Sampling(seed=1000 * epoch + number)
             # The turn is decided when the command is due: a late start is part of ttfa.
-            decided_s = time.monotonic() + at_s
-            script.append((at_s, Reply(number, epoch, f"r{epoch}", decided_s, sampling=sampling)))
-        return self.play(script)
+            asked = Reply(number, epoch, f"r{epoch}", began_s + at_s, sampling=sampling, max_tokens=turn.max_tokens)
+            script.append((at_s, asked))
+        return self.play(script, began_s)
+
+    def figures(self, took_s: float) -> dict[str, float]:
+        """What was heard in ``took_s`` seconds of turns, and what the engine did."""
+        heard = list(self.callers.values())
+        ttfa_s = sorted(value for caller in heard for value in caller.ttfa_s)
+        stats = self.engine.stats()
+        found = {
+            "ttfa_p50": statistics.median(ttfa_s),
+            "ttfa_p95": ttfa_s[min(len(ttfa_s) - 1, int(0.95 * len(ttfa_s)))],
+            "underrun_ms_max": 1000 * max(caller.underrun_s for caller in heard),
+            "refused": float(sum(caller.refused for caller in heard)),
+            "busy": sum(stats[f"{stage.name.lower()}_s"] for stage in Stage) / took_s,
+            "memory_mib": stats["memory_bytes"] / 2**20,
+        }
+        for stage in Stage:
+            name = stage.name.lower()
+            found[f"{name}_ms"] = 1000 * stats[f"{name}_s"] / max(1.0, stats[f"{name}_calls"])
+            found[f"{name}_rows"] = stats[f"{name}_rows"] / max(1.0, stats[f"{name}_calls"])
+        return found
 
     def close(self) -> None:
         self.play([(0.0, Close(number)) for number in self.callers])
 
 
-def paced(model: Model, callers: int, seconds: float, turns: int) -> dict[str, float]:
+def paced(model: Model, callers: int, turn: Turn, turns: int) -> dict[str, float]:
     """Figures of a conversation in real time."""
     crowd = Crowd(model, callers, EngineConfig())
-    took_s = sum(crowd.turn(seconds, epoch, paced=True) for epoch in range(turns))
-    heard = list(crowd.callers.values())
-    ttfa_s = sorted(value for caller in heard for value in caller.ttfa_s)
-    stats = crowd.engine.stats()
+    figures = crowd.figures(sum(crowd.turn(turn, epoch) for epoch in range(turns)))
     crowd.close()
-    busy_s = sum(stats[f"{stage.name.lower()}_s"] for stage in Stage)
-    found = {
-        "ttfa_p50": statistics.median(ttfa_s),
-        "ttfa_p95": ttfa_s[min(len(ttfa_s) - 1, int(0.95 * len(ttfa_s)))],
-        "underrun_ms_max": 1000 * max(caller.underrun_s for caller in heard),
-        "refused": float(sum(caller.refused for caller in heard)),
-        "busy": busy_s / took_s,
-        "memory_mib": stats["memory_bytes"] / 2**20,
-    }
-    for stage in Stage:
-        name = stage.name.lower()
-        found[f"{name}_ms"] = 1000 * stats[f"{name}_s"] / max(1.0, stats[f"{name}_calls"])
-        found[f"{name}_rows"] = stats[f"{name}_rows"] / max(1.0, stats[f"{name}_calls"])
-    return found
+    return figures
 
 
-def unpaced(model: Model, callers: int, seconds: float, turns: int) -> dict[str, float]:
+def unpaced(model: Model, callers: int, turn: Turn, turns: int) -> dict[str, float]:
     """Figures of the same turns when no listener is waited for."""
     crowd = Crowd(model, callers, UNPACED)
-    took_s = sum(crowd.turn(seconds, epoch, paced=False) for epoch in range(turns))
+    took_s = sum(crowd.turn(turn, epoch, paced=False) for epoch in range(turns))
     speech_s = sum(caller.samples for caller in crowd.callers.values()) / crowd.rate_hz
     stats = crowd.engine.stats()
     crowd.close()
@@ -173,14 +188,16 @@ def unpaced(model: Model, callers: int, seconds: float, turns: int) -> dict[str,
 # --- floors ------------------------------------------------
 
 
-def bandwidth(megabytes: int) -> float:
-    """Bytes a second that this machine copies, read and written counted once each."""
-    block = torch.ones(megabytes << 18)
+def bandwidth(megabytes: int, device: str = "cpu") -> float:
+    """Bytes a second that ``device`` copies, read and written counted once each."""
+    block = torch.ones(megabytes << 18, device=device)
     target = torch.empty_like(block)
     best_s = np.inf
     for _ in range(5):
         began_s = time.perf_counter()
         target.copy_(block)
+        if block.is_cuda:
+            torch.cuda.synchronize()
         best_s = min(best_s, time.perf_counter() - began_s)
     return 2 * block.numel() * block.element_size() / best_s
 
@@ -216,17 +233,63 @@ def _bytes(owner: object, skipped: tuple[str, ...], rows: int, groups: int) -> f
     return total
 
 
+# --- overheads ------------------------------------------------
+
+
+def overheads(model: Model, callers: Sequence[int] = (1, 8)) -> dict[str, float]:
+    """Of the code predictor and of the codec, for one frame of N rows, on a CPU."""
+    found: dict[str, float] = {}
+    talker, codec = model.talker, model.codec
+    net = getattr(talker, "_net", None)
+    if net is None or codec is None or next(net.parameters()).is_cuda:
+        return found
+    for rows in callers:
+        hidden = torch.randn(rows, net.config.predictor.hidden)
+        numbers = torch.rand(rows, net.config.predictor.groups - 1, dtype=torch.double)
+        calls = {"predictor": partial(net.code_predictor, hidden, hidden, numbers)}
+        slots = list(range(rows))
+        for slot in slots:
+            codec.open(slot)
+        codes = torch.randint(0, net.config.predictor.vocabulary, (rows, 1, model.spec.groups))
+        calls["codec"] = partial(codec.render, slots, codes)
+        for name, call in calls.items():
+            with torch.inference_mode():
+                found[f"{name}_ms@{rows}"], found[f"{name}_python@{rows}"] = _overhead(call)
+        for slot in slots:
+            codec.close(slot)
+    return found
+
+
+def _overhead(call: Callable[[], object], times: int = 10) -> tuple[float, float]:
+    """Milliseconds of processor time of ``call``, and the share of it outside of torch's operations."""
+    call()
+    plain_ms = []
+    for _ in range(times):
+        began_s = time.process_time()
+        call()
+        plain_ms.append(1000 * (time.process_time() - began_s))
+    began_s = time.process_time()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(times):
+            call()
+        took_us = 1e6 * (time.process_time() - began_s)
+    inside_us = sum(event.self_cpu_time_total for event in profiler.key_averages() if event.key.startswith("aten::"))
+    return statistics.median(plain_ms), max(0.0, 1 - inside_us / took_us)
+
+
 # --- the whole ------------------------------------------------
 
 
 def reference(folder: Path, seconds: float, callers: int) -> dict[str, float]:
     """transformers' generate, one caller after another: the last one's wait is the sum."""
+    from benchmarks.reference import Reference  # slow to load
+
     model = Reference(folder)
     model.answer(question(1.0, seed=0))
     began_s = time.monotonic()
     samples = sum(len(model.answer(question(seconds, seed=number))) for number in range(1, callers + 1))
     took_s = time.monotonic() - began_s
-    return {"reference_speech_per_s": samples / 24000 / took_s, "reference_ttfa_max": took_s}
+    return {"reference_speech_per_s": samples / model.rate_hz / took_s, "reference_ttfa_max": took_s}
 
 
 def main() -> None:
@@ -245,15 +308,17 @@ def main() -> None:
         made = partial(tiny if options.quick else midsize, Path(scratch) / "checkpoint")
         folder = Path(options.model) if options.model else made()
         model = load(folder, LoadOptions(device=options.device, slots=max(options.callers)))
-        paced(model, 1, 0.5, 1)  # whatever is done once is done now
+        paced(model, 1, Turn(0.5), 1)  # whatever is done once is done now
+        turn = Turn(options.seconds)
         bytes_per_s = bandwidth(64 if options.quick else 512)
         found: dict[str, float] = {"bandwidth_gb_per_s": bytes_per_s / 1e9}
         for callers in options.callers:
-            figures = paced(model, callers, options.seconds, options.turns)
-            figures |= unpaced(model, callers, options.seconds, options.turns)
+            figures = paced(model, callers, turn, options.turns)
+            figures |= unpaced(model, callers, turn, options.turns)
             figures |= floors(model, callers, bytes_per_s)
             found |= {f"{name}@{callers}": value for name, value in figures.items()}
-        if not options.quick and not options.model:
+        found |= overheads(model)
+        if not options.quick:
             few = min(4, max(options.callers))
             found |= {f"{name}@{few}": value for name, value in reference(folder, options.seconds, few).items()}
     least, most = min(options.callers), max(options.callers)

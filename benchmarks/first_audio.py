@@ -13,7 +13,6 @@ Pacing is off: nothing waits for a listener. Ratios count, not seconds: the mach
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import tempfile
 import time
@@ -21,9 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from benchmarks.question import RATE_HZ, question
 from benchmarks.reference import Reference
 from benchmarks.report import report
 from models.base import GREEDY, Audio, Begin, End, LoadOptions, Model, Pcm
@@ -33,7 +32,6 @@ from realtime.engine import Engine
 from realtime.events import AudioOut, Close, EngineCommand, EngineOutput, Extend, Finished, Open, Playout, Reply
 from realtime.schedule import EngineConfig
 
-RATE_HZ = 16000
 CHUNK = RATE_HZ // 50
 UNPACED = EngineConfig(lead_ms=1e9, text_lead_tokens=1 << 30)
 
@@ -45,17 +43,6 @@ class Answer:
     first_s: float
     whole_s: float
     samples: int
-
-
-def question(seconds: float, seed: int) -> Pcm:
-    """Something that rises and falls as speech does; the mel of noise would hit the clamp everywhere."""
-    n = int(seconds * RATE_HZ)
-    t = np.arange(n) / RATE_HZ
-    noise = np.random.default_rng(seed).standard_normal(n)
-    loud = 0.5 + 0.5 * np.sin(2 * math.pi * 3 * t)
-    voiced = np.sin(2 * math.pi * 140 * t) + 0.5 * np.sin(2 * math.pi * 700 * t)
-    pcm: Pcm = (loud * (0.1 * voiced + 0.02 * noise)).astype(np.float32)
-    return pcm
 
 
 class Caller:

@@ -7,21 +7,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, Qwen3OmniMoeForConditionalGeneration, WhisperFeatureExtractor
+from transformers import (
+    AutoTokenizer,
+    Qwen3OmniMoeConfig,
+    Qwen3OmniMoeForConditionalGeneration,
+    WhisperFeatureExtractor,
+)
 
-from models.base import Pcm
+from models import registry
+from models.base import LoadOptions, Pcm
 
 
 class Reference:
     """A checkpoint folder, loaded by transformers in float32 on the CPU."""
 
     def __init__(self, folder: Path) -> None:
-        self.model: Any = Qwen3OmniMoeForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        config: Any = Qwen3OmniMoeConfig.from_pretrained(folder)
+        kind = str(registry.read_config(folder).get("code2wav_config", {}).get("model_type", ""))
+        foreign = kind in registry.codecs()
+        if foreign:  # transformers has no such codec: a small one stands where it expects its own
+            config.code2wav_config.update({"decoder_dim": 32, "hidden_size": 32, "num_hidden_layers": 1})
+        whole: Any = Qwen3OmniMoeForConditionalGeneration
+        self.model: Any = whole.from_pretrained(
+            folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=foreign
+        ).eval()
+        if foreign:
+            self.model.code2wav.chunked_decode = _Foreign(kind, folder)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self.mel: Any = WhisperFeatureExtractor.from_pretrained(folder)
         predictor = self.model.talker.code_predictor
         predictor.generation_config.do_sample = False
         self._greedy_predictor(predictor)
+
+    @property
+    def rate_hz(self) -> int:
+        """Of ``answer``."""
+        decode = self.model.code2wav.chunked_decode
+        return decode.rate_hz if isinstance(decode, _Foreign) else 24000
 
     @staticmethod
     def _greedy_predictor(predictor: Any) -> None:
@@ -55,7 +77,7 @@ class Reference:
 
     @torch.no_grad()
     def answer(self, pcm: Pcm) -> Pcm:
-        """The whole reply's samples, float32 at 24 kHz."""
+        """The whole reply's samples, float32 at ``rate_hz``."""
         _, wave = self.model.generate(
             **self.inputs(pcm),
             speaker=next(iter(self.model.config.talker_config.speaker_id)),
@@ -65,3 +87,18 @@ class Reference:
         )
         samples: Pcm = wave.reshape(-1).numpy().astype(np.float32)
         return samples
+
+
+class _Foreign:
+    """A codec of another family, called as transformers calls its own."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self._codec, spec = registry.load_codec(kind, folder, LoadOptions(device="cpu"))
+        self.rate_hz = spec.output_rate_hz
+
+    def __call__(self, codes: torch.Tensor, **_: Any) -> torch.Tensor:
+        """codes int64 [1, groups, frames] -> float32 [1, 1, samples]"""
+        self._codec.open(0)
+        (pcm,) = self._codec.render([0], codes.transpose(1, 2))
+        self._codec.close(0)
+        return pcm[None, None]

@@ -9,19 +9,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 
 def report(name: str, figures: Mapping[str, float], json_path: Path | None) -> None:
-    """Prints ``figures`` as a table; writes them to ``json_path`` where one is given."""
-    console = Console()
-    table = Table(title=f"{name} on {machine()}", title_justify="left")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
+    """Prints ``figures`` as a table; writes them to ``json_path`` where one is given. Needs no library: ``gpu.sh`` runs
+    where nothing is installed."""
+    wide = max(map(len, figures), default=0)
+    print(f"\n{name} on {machine()}\n")
     for figure, value in figures.items():
-        table.add_row(figure, f"{value:.4g}")
-    console.print(table)
+        print(f"  {figure:<{wide}}  {value:>12.4g}")
+    print()
     if json_path is not None:
         date = datetime.now(UTC).date().isoformat()
         found = {"name": name, "date": date, "machine": machine(), "figures": dict(figures)}

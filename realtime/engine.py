@@ -103,6 +103,10 @@ class Engine:
         self._run(chosen)
         return now
 
+    def release(self) -> None:
+        """Lets go of the prompts that are kept for sessions to come."""
+        self._prefixes.release()
+
     def stats(self) -> dict[str, float]:
         """Figures for metrics, flat. From any thread."""
         sessions = list(self._sessions.values())

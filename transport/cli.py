@@ -81,6 +81,9 @@ def serve(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     audio_mode: Annotated[str, typer.Option(help="exact, or append (short windows; cheaper).")] = "exact",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of the model. 0 = choose for me.")] = 0,
+    weights: Annotated[
+        str, typer.Option(help="The thinker's experts: full, int8 or fp8 (half their memory, a little off).")
+    ] = "full",
     engine: Annotated[EngineKind, typer.Option(help="thread is for debugging.")] = EngineKind.process,
     drain: Annotated[float, typer.Option(min=0, help="Seconds that calls may go on after SIGTERM.")] = 30.0,
     log_transcripts: Annotated[bool, typer.Option(help="Write what is said into the log.")] = False,
@@ -101,7 +104,9 @@ def serve(
             ice_server_of(url)
         tls = _tls(tls_cert, tls_key)
         phones = replace(read_phones(phone) if phone else PhoneConfig(), twilio_auth_token=twilio_auth_token)
-        options = LoadOptions(device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads)
+        options = LoadOptions(
+            device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads, weights=weights
+        )
     except (Exposed, CheckpointError, ValueError) as error:
         _stop(error)
     if name == "tiny":

@@ -3,6 +3,7 @@
 Queries of several slots are packed, [total, heads, head dim]. What they attend to is said by the *layout*:
 
     KvPlan     each slot's history in the paged cache, causally: its new positions see all old ones and each other
+    StepPlan   the same for one new position a row, in tensors of fixed size (replay.py)
     Windows    the packed keys themselves, everything inside a window and nothing across (encoders)
 
 Three backends compute the same: ``flash`` (flash-attn, where it is installed, on CUDA), ``sdpa`` (torch) and ``plain``
@@ -21,6 +22,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from models.nn.cache import KvPlan
+from models.nn.kernels import has_triton, kernels
+from models.nn.step import StepPlan
 
 Backend = Literal["flash", "sdpa", "plain"]
 
@@ -41,7 +44,7 @@ def attend(
     queries: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    layout: KvPlan | Windows,
+    layout: KvPlan | StepPlan | Windows,
     *,
     layer: int = 0,
     window: int | None = None,
@@ -50,14 +53,16 @@ def attend(
 ) -> torch.Tensor:
     """[total, heads, head dim] for queries of that shape; keys and values are [total, kv heads, head dim].
 
-    With a KvPlan the new keys and values are written into the cache first, at ``layer``. ``scale`` defaults to
-    1 / sqrt(head dim). ``backend`` None takes the best one for the device.
+    With a KvPlan or StepPlan the new keys and values are written into the cache first, at ``layer``. ``scale`` defaults
+    to 1 / sqrt(head dim). ``backend`` None takes the best one for the device.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
     backend = backend or best_backend(queries.device.type, queries.dtype)
     if isinstance(layout, Windows):
         return _windows(queries, keys, values, layout, scale, backend)
     layout.write(layer, keys, values)
+    if isinstance(layout, StepPlan):
+        return _static_step(queries, layout, layer, window, scale, backend)
     if backend == "flash":
         return _flash_paged(queries, layout, layer, window, scale)
     if queries.is_cuda and len(layout.counts) > 1 and set(layout.counts) == {1} and window is None:
@@ -149,6 +154,42 @@ def _padded_step(queries: torch.Tensor, plan: KvPlan, layer: int, scale: float) 
         len(queries), k.shape[1], -1, queries.shape[-1]
     )  # [slots, kv heads, heads a kv head, head dim]
     return F.scaled_dot_product_attention(grouped, k, v, attn_mask=seen, scale=scale).flatten(1, 2)
+
+
+def reads_pages(device: str, dtype: torch.dtype) -> bool:
+    """A step reads the pages it needs, however wide its table is; otherwise it gathers the whole width."""
+    return device == "cuda" and (best_backend(device, dtype) == "flash" or has_triton())
+
+
+def _static_step(
+    queries: torch.Tensor, plan: StepPlan, layer: int, window: int | None, scale: float, backend: Backend
+) -> torch.Tensor:
+    """One query a row; nothing here depends on a value of the plan, so that a graph can be replayed with others."""
+    if backend == "flash":
+        pages = (-1, plan.pool.page_tokens, *plan.pool.keys.shape[2:])
+        out: torch.Tensor = _flash().flash_attn_with_kvcache(
+            queries.unsqueeze(1),
+            plan.pool.keys[layer].view(pages),
+            plan.pool.values[layer].view(pages),
+            cache_seqlens=plan.lengths,
+            block_table=plan.block_table,
+            softmax_scale=scale,
+            causal=True,
+            window_size=(-1, -1) if window is None else (window - 1, 0),
+        )
+        return out[:, 0]
+    keys, values = plan.pool.keys[layer], plan.pool.values[layer]
+    if window is None and backend == "sdpa" and queries.is_cuda and has_triton():
+        return kernels("paged").paged_step(
+            queries, keys, values, plan.block_table, plan.lengths, plan.pool.page_tokens, scale
+        )
+    places, seen = plan.padded
+    if window is not None:
+        newest = plan.lengths[:, None, None, None] - 1
+        seen = seen & (torch.arange(seen.shape[-1], device=seen.device) > newest - window)
+    k, v = keys[places].transpose(1, 2), values[places].transpose(1, 2)
+    grouped = queries.view(len(queries), k.shape[1], -1, queries.shape[-1])
+    return _kernel(grouped, k, v, seen, scale, backend).flatten(1, 2)
 
 
 def _kernel(

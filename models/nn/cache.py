@@ -60,7 +60,9 @@ class KvPool:
     ) -> None:
         self.page_tokens = CUDA_PAGE_TOKENS if torch.device(device).type == "cuda" else PAGE_TOKENS
         count = max(1, -(-tokens // self.page_tokens))
-        shape = (layers, count * self.page_tokens, kv_heads, head_dim)
+        self.scratch = count * self.page_tokens
+        """Begin of a page that no table ever holds: rows that are nobody's read and write there."""
+        shape = (layers, self.scratch + self.page_tokens, kv_heads, head_dim)
         # Zeros, not empty: masked keys still meet a product, and 0 x NaN would be NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
@@ -81,7 +83,7 @@ class KvPool:
     @property
     def page_bytes(self) -> int:
         """Keys and values of all layers in one page."""
-        return 2 * self.keys.nbytes // self.page_count
+        return 2 * self.keys.nbytes // (self.page_count + 1)
 
     def used_bytes(self) -> int:
         """Device memory of pages that some table holds; a shared page counts once."""

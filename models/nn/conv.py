@@ -8,6 +8,7 @@ comes out for a row is the same in any cutting into pieces.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -80,12 +81,21 @@ class SnakeBeta(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.empty(channels), requires_grad=False)
         self.beta = nn.Parameter(torch.empty(channels), requires_grad=False)
+        self._ready: tuple[tuple[int, torch.dtype], torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, channels, time]"""
-        frequency = self.alpha.exp().unsqueeze(-1)
-        scale = (1.0 / (self.beta.exp() + 1e-9)).unsqueeze(-1)
-        return torch.addcmul(x, scale, torch.sin(x * frequency).square())
+        frequency, scale = self._factors()
+        wave = torch.mul(x, frequency).sin_().square_()  # one buffer for all of it
+        return torch.addcmul(x, scale, wave, out=wave)
+
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """a and 1 / b, [channels, 1], computed once: the weights stay as they are once they are used."""
+        if self._ready is None or self._ready[0] != (self.alpha.data_ptr(), self.alpha.dtype):
+            frequency = self.alpha.exp().unsqueeze(-1)
+            scale = (1.0 / (self.beta.exp() + 1e-9)).unsqueeze(-1)
+            self._ready = (self.alpha.data_ptr(), self.alpha.dtype), frequency, scale
+        return self._ready[1:]
 
 
 class ConvNeXt(nn.Module):
@@ -109,11 +119,13 @@ class ConvNeXt(nn.Module):
 class Rows:
     """Which rows of a state a step works on: a view where they follow each other, else a gather and a scatter."""
 
-    def __init__(self, rows: list[int], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[int] | torch.Tensor, device: torch.device) -> None:
+        if isinstance(rows, torch.Tensor):
+            self._where: slice | torch.Tensor = rows
+            self.index = rows
+            return
         follow = all(b == a + 1 for a, b in itertools.pairwise(rows))
-        self._where: slice | torch.Tensor = (
-            slice(rows[0], rows[0] + len(rows)) if follow else torch.tensor(rows, device=device)
-        )
+        self._where = slice(rows[0], rows[0] + len(rows)) if follow else torch.tensor(rows, device=device)
         self.index = torch.tensor(rows, device=device)  # int64 [rows]
 
     def take(self, state: torch.Tensor) -> torch.Tensor:

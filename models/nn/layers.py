@@ -10,7 +10,9 @@ from models.nn.attention import attend
 from models.nn.cache import KvPlan
 from models.nn.moe import experts, glu, route
 from models.nn.norm import RmsNorm
+from models.nn.quant import Quantized, Weight
 from models.nn.rotary import Rotation, rotate
+from models.nn.step import StepPlan
 
 
 class Stacked:
@@ -69,6 +71,7 @@ class SelfAttention(nn.Module):
         self.q_norm = RmsNorm(head_dim, eps) if qk_norm else None
         self.k_norm = RmsNorm(head_dim, eps) if qk_norm else None
         self._qkv = Stacked(self.q_proj, self.k_proj, self.v_proj)
+        self._scaled: tuple[tuple[int, torch.dtype], torch.Tensor] | None = None
 
     def project(self, x: torch.Tensor, by: Rotation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values [..., heads, head dim] of x [..., hidden], the first two normalised and rotated."""
@@ -76,14 +79,20 @@ class SelfAttention(nn.Module):
         all_heads = self._qkv(x).view(*x.shape[:-1], -1, self.head_dim)
         both, values = all_heads[..., : heads + kv_heads, :], all_heads[..., heads + kv_heads :, :]
         if self.q_norm is not None and self.k_norm is not None:
-            scales = torch.cat(
-                (self.q_norm.weight.expand(heads, -1), self.k_norm.weight.expand(kv_heads, -1))
-            )  # [heads + kv heads, head dim]
-            both = F.rms_norm(both, (self.head_dim,), None, self.q_norm.eps) * scales
+            both = F.rms_norm(both, (self.head_dim,), None, self.q_norm.eps) * self._scales(self.q_norm, self.k_norm)
         both = rotate(both, by)
         return both[..., :heads, :], both[..., heads:, :], values
 
-    def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan) -> torch.Tensor:
+    def _scales(self, q_norm: RmsNorm, k_norm: RmsNorm) -> torch.Tensor:
+        """[heads + kv heads, head dim], put together once."""
+        known = (q_norm.weight.data_ptr(), q_norm.weight.dtype)
+        if self._scaled is None or self._scaled[0] != known:
+            heads, kv_heads = self._heads
+            both = torch.cat((q_norm.weight.expand(heads, -1), k_norm.weight.expand(kv_heads, -1)))
+            self._scaled = known, both
+        return self._scaled[1]
+
+    def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan | StepPlan) -> torch.Tensor:
         """[total, hidden] -> [total, hidden]"""
         q, k, v = self.project(x, by)
         mixed = attend(q, k, v, plan, layer=self.layer, window=self.window)
@@ -114,13 +123,20 @@ class _Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(count, hidden), requires_grad=False)
 
 
-class _Experts(nn.Module):
-    """Holds the fused experts."""
+class Experts(nn.Module):
+    """Holds the fused experts. Once ``quantized`` is set, the parameters are gone."""
 
     def __init__(self, count: int, hidden: int, inner: int) -> None:
         super().__init__()
+        self.quantized: dict[str, Quantized] = {}
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * inner, hidden), requires_grad=False)
         self.down_proj = nn.Parameter(torch.empty(count, hidden, inner), requires_grad=False)
+
+    def weights(self) -> tuple[Weight, Weight]:
+        """gate_up and down."""
+        if self.quantized:
+            return self.quantized["gate_up_proj"], self.quantized["down_proj"]
+        return self.gate_up_proj, self.down_proj
 
 
 class SparseMoe(nn.Module):
@@ -132,14 +148,14 @@ class SparseMoe(nn.Module):
         super().__init__()
         self.top_k, self.normalise = top_k, normalise
         self.gate = _Router(count, hidden)
-        self.experts = _Experts(count, hidden, inner)
+        self.experts = Experts(count, hidden, inner)
         self.shared_expert = Mlp(hidden, shared_inner) if shared_inner else None
         self.shared_expert_gate = nn.Linear(hidden, 1, bias=False) if shared_inner else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[total, hidden] -> [total, hidden]"""
         weights, chosen = route(x, self.gate.weight, self.top_k, self.normalise)
-        out = experts(x, chosen, weights, self.experts.gate_up_proj, self.experts.down_proj)
+        out = experts(x, chosen, weights, *self.experts.weights())
         if self.shared_expert is not None and self.shared_expert_gate is not None:
             out = out + torch.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)
         return out
@@ -155,7 +171,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RmsNorm(hidden, eps)
         self.post_attention_layernorm = RmsNorm(hidden, eps)
 
-    def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan | StepPlan) -> torch.Tensor:
         """[total, hidden] -> [total, hidden]"""
         x = x + self.self_attn(self.input_layernorm(x), by, plan)
         out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))

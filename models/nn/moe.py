@@ -1,13 +1,25 @@
 """Mixture of experts: a router and fused experts.
 
 Expert weights are fused over experts: ``gate_up`` [experts, 2 * inner, hidden] (gate first) and ``down``
-[experts, hidden, inner].
+[experts, hidden, inner], in full precision or quantized (quant.py).
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+
+from models.nn.kernels import has_triton, kernels
+from models.nn.quant import Quantized, Weight
+
+FEW_PAIRS = 128
+"""Pairs of token and expert up to which, on CUDA, each is computed by itself: beyond that, too many tokens choose the
+same expert."""
+FEW_PAIRS_EXACT = 4096
+"""The same where there is no grouped product (it is for bf16)."""
+
+DENSE_TOKENS = 16
+"""Up to so many tokens a model of few experts computes all of them, on a CPU."""
 
 
 def route(x: torch.Tensor, router: torch.Tensor, top_k: int, normalise: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,11 +36,21 @@ def route(x: torch.Tensor, router: torch.Tensor, top_k: int, normalise: bool) ->
 
 
 def experts(
-    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
     """[n, hidden]: for each token the weighted sum of its experts' SwiGLU outputs."""
-    if x.is_cuda and x.dtype == torch.bfloat16:
-        return _grouped(x, chosen, weights, gate_up, down)
+    half = x.dtype == torch.bfloat16
+    if x.is_cuda and has_triton() and chosen.numel() <= (FEW_PAIRS if half else FEW_PAIRS_EXACT):
+        return _few_tokens(x, chosen, weights, gate_up, down)
+    if x.is_cuda and half:
+        return _grouped(x, chosen, weights, _wide(gate_up), _wide(down))
+    if (
+        isinstance(gate_up, torch.Tensor)
+        and isinstance(down, torch.Tensor)
+        and gate_up.shape[0] <= 2 * chosen.shape[1]
+        and x.shape[0] <= DENSE_TOKENS
+    ):
+        return _dense(x, chosen, weights, gate_up, down)
     if x.shape[0] == 1:
         return _one_token(x, chosen, weights, gate_up, down)
     return _by_expert(x, chosen, weights, gate_up, down)
@@ -40,8 +62,36 @@ def glu(x: torch.Tensor) -> torch.Tensor:
     return F.silu(gate) * up
 
 
-def _one_token(
+def _dense(
     x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor
+) -> torch.Tensor:
+    """Every expert for every token, in two products: where half of few experts are chosen anyway, and tokens are few,
+    sorting them costs more than it saves."""
+    inner = glu(torch.bmm(x.expand(len(gate_up), -1, -1), gate_up.transpose(1, 2)))  # [experts, n, inner]
+    share = x.new_zeros(len(x), len(gate_up)).scatter_(1, chosen, weights)
+    inner *= share.t().unsqueeze(-1)
+    return torch.bmm(inner, down.transpose(1, 2)).sum(0)
+
+
+def _few_tokens(
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
+) -> torch.Tensor:
+    """Every (token, expert) pair by itself (moe_kernels.py)."""
+    out: torch.Tensor
+    if isinstance(gate_up, Quantized) and isinstance(down, Quantized):
+        scales = gate_up.scale, down.scale
+        out = kernels("moe_kernels").few_tokens(x, chosen, weights, gate_up.values, down.values, scales)
+    else:
+        out = kernels("moe_kernels").few_tokens(x, chosen, weights, gate_up, down)
+    return out
+
+
+def _wide(weight: Weight) -> torch.Tensor:
+    return weight.wide() if isinstance(weight, Quantized) else weight
+
+
+def _one_token(
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
     """One token: its experts one after the other on views of the weights; gathering them would copy megabytes."""
     inner = torch.cat([F.linear(x, gate_up[e]) for e in chosen[0].tolist()])  # [top_k, 2 * inner]
@@ -53,7 +103,7 @@ def _one_token(
 
 
 def _by_expert(
-    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor
+    x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
     """Tokens sorted by expert, one product for each expert that was chosen at all."""
     top_k = chosen.shape[1]

@@ -58,6 +58,28 @@ def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     return tokens
 
 
+def draw(
+    logits: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    numbers: torch.Tensor,
+    most: int,
+) -> torch.Tensor:
+    """``sample`` without the host: int64 [n], one id a row of ``logits`` [n, vocabulary].
+
+    All [n]: ``temperature`` above 0, ``top_k`` from 1 (which is greedy) to ``most``, ``numbers`` in [0, 1)."""
+    best, ids = logits.topk(most, dim=-1)
+    place = torch.arange(best.shape[-1], device=best.device)
+    scaled = (best.double() / temperature[:, None]).masked_fill(place >= top_k[:, None], float("-inf"))
+    chance = scaled.softmax(-1)
+    chance = chance.masked_fill(chance.cumsum(-1) - chance >= top_p[:, None], 0.0)
+    edges = chance.cumsum(-1)
+    chosen = torch.searchsorted(edges, numbers[:, None] * edges[:, -1:], right=True)[:, 0]
+    chosen = torch.minimum(chosen, (top_k - 1).clamp(max=best.shape[-1] - 1))
+    return ids.gather(-1, chosen[:, None])[:, 0]
+
+
 def _penalised(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     """Repetition penalty of CTRL (arXiv 1909.05858): a seen id's logit is divided when positive, else multiplied."""
     copied = False

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from models.base import CheckpointError
+from models.nn.layers import Experts
+from models.nn.quant import Quantized
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -83,15 +85,35 @@ class Weights:
             raise CheckpointError(f"{self._folder / file} has no tensor {name}, though {_INDEX} says so") from error
         return found
 
-    def fill(self, prefix: str, make: Callable[[], N], device: torch.device, dtype: torch.dtype) -> N:
-        """Makes a module whose parameters are named as the checkpoint's tensors below ``prefix``, and fills it."""
+    def fill(
+        self, prefix: str, make: Callable[[], N], device: torch.device, dtype: torch.dtype, experts: str = "full"
+    ) -> N:
+        """Makes a module whose parameters are named as the checkpoint's tensors below ``prefix``, and fills it.
+
+        ``experts``: ``full``, or what they are quantized to, one layer after the other: the whole of them never is
+        anywhere in full precision."""
         with torch.device("meta"):
             module = make()
-        module.requires_grad_(False).to(dtype).to_empty(device=device)
+        module.requires_grad_(False).to(dtype)
+        if experts != "full":
+            self._quantize(prefix, module, device, experts)
+        module.to_empty(device=device)
         for name, parameter in module.named_parameters(prefix=prefix):
             for source, place in _sources(name, parameter):
                 self._copy(source, place)
         return module
+
+    def _quantize(self, prefix: str, module: nn.Module, device: torch.device, kind: str) -> None:
+        """Takes the experts' parameters out of a module that holds no memory yet, and puts quantized ones there."""
+        for name, part in module.named_modules(prefix=prefix):
+            if not isinstance(part, Experts):
+                continue
+            for own, parameter in list(part.named_parameters(recurse=False)):
+                full = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+                for source, place in _sources(f"{name}.{own}", full):
+                    self._copy(source, place)
+                part.quantized[own] = Quantized.of(full, kind)
+                delattr(part, own)
 
     def _copy(self, name: str, place: torch.Tensor) -> None:
         value = self.tensor(name)

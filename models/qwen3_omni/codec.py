@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from models.base import CheckpointError, SlotsExhausted
+from models.base import CheckpointError
 from models.nn.conv import CausalConv, CausalUpsample, ConvNeXt, Rows, SnakeBeta
 from models.nn.layers import Mlp
 from models.nn.norm import RmsNorm
@@ -39,10 +39,12 @@ from models.qwen3_omni.config import Fields
 SAMPLE_RATE_HZ = 24000
 """Of every released Qwen codec; no config says it."""
 
-_CHUNK_FRAMES = 8
+CHUNK_FRAMES = 8
 """Most frames computed at once: bounds the ring and the memory of a long render."""
 
 _DILATIONS = (1, 3, 9)
+
+Starts = Sequence[int] | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -235,15 +237,20 @@ class Code2Wav(nn.Module):
         """The layers that need a left context."""
         return (m for m in self.modules() if isinstance(m, CausalConv | CausalUpsample) and m.context)
 
-    def forward(self, codes: torch.Tensor, state: State, rows: list[int]) -> torch.Tensor:
-        """codes int64 [rows, frames, groups] -> [rows, frames * frame samples], the undefined beginning included."""
-        at = _Place.of(state, rows, codes.shape[1])
+    def forward(
+        self, codes: torch.Tensor, state: State, rows: Sequence[int] | torch.Tensor, starts: Starts
+    ) -> torch.Tensor:
+        """codes int64 [rows, frames, groups] -> [rows, frames * frame samples], the undefined beginning included.
+
+        ``starts``: frames that each row has had before. With ``rows`` and ``starts`` as tensors [rows] nothing depends
+        on a value of theirs but what is computed, so that a graph can be replayed with others."""
+        at = _Place.of(state, rows, starts, codes.shape[1])
         groups = torch.arange(self.config.num_quantizers, device=codes.device) * self.config.codebook_size
         x = self.code_embedding(codes + groups).mean(2)
         for layer, ring in zip(self.pre_transformer.layers, state.rings, strict=True):
             x = layer(x, ring, at)
         x = self.pre_transformer.norm(x).transpose(1, 2)
-        contexts = Contexts(state, at.rows, at.starts, codes.shape[1])
+        contexts = Contexts(state, at.rows, starts, codes.shape[1])
         for pair in self.upsample:
             upsample, block = cast(nn.ModuleList, pair)
             x = contexts.apply(block, contexts.apply(upsample, x), key=cast(ConvNeXt, block).dwconv)
@@ -252,8 +259,6 @@ class Code2Wav(nn.Module):
         for stage in stages:
             x = stage(x, contexts)
         out: torch.Tensor = contexts.apply(leave, snake(x))[:, 0].clamp(-1.0, 1.0)
-        for row in rows:
-            state.frames[row] += codes.shape[1]
         return out
 
 
@@ -263,7 +268,7 @@ class State:
     def __init__(self, model: Code2Wav, count: int) -> None:
         config, weight = model.config, model.code_embedding.weight
         kv_heads, head = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
-        shape = (2, count, config.sliding_window - 1 + _CHUNK_FRAMES, kv_heads, head)
+        shape = (2, count, config.sliding_window - 1 + CHUNK_FRAMES, kv_heads, head)
         self.window = config.sliding_window
         self.frequencies = frequencies(config.rope_theta, head, weight.device)
         self.rings = [weight.new_zeros(shape) for _ in range(config.num_hidden_layers)]
@@ -287,7 +292,6 @@ class _Place:
     """Where the frames of one step stand, for every layer of the transformer."""
 
     rows: Rows
-    starts: list[int]
     write: torch.Tensor
     """int64 [rows, frames], ring entries of the new frames."""
     mask: torch.Tensor
@@ -295,10 +299,9 @@ class _Place:
     rotation: Rotation
 
     @classmethod
-    def of(cls, state: State, rows: list[int], frames: int) -> _Place:
+    def of(cls, state: State, rows: Sequence[int] | torch.Tensor, starts: Starts, frames: int) -> _Place:
         ring = state.rings[0]
-        starts = [state.frames[row] for row in rows]
-        first = torch.tensor(starts, device=ring.device)[:, None]
+        first = (starts if isinstance(starts, torch.Tensor) else torch.tensor(starts, device=ring.device))[:, None]
         position = first + torch.arange(frames, device=ring.device)
         length = ring.shape[2]
         last = first + frames - 1
@@ -306,13 +309,13 @@ class _Place:
         query, key = position[:, :, None], held[:, None, :]
         mask = (key >= 0) & (key <= query) & (key > query - state.window)
         rotation = sequential(position.flatten(), state.frequencies, ring.dtype)
-        return cls(Rows(rows, ring.device), starts, position % length, mask[:, None], rotation)
+        return cls(Rows(rows, ring.device), position % length, mask[:, None], rotation)
 
 
 class Contexts:
     """Left contexts of the rows of one step, and which part of them is before their beginning."""
 
-    def __init__(self, state: State, rows: Rows, starts: list[int], frames: int) -> None:
+    def __init__(self, state: State, rows: Rows, starts: Starts, frames: int) -> None:
         self._lefts, self._rows, self._starts, self._frames = state.lefts, rows, starts, frames
 
     def apply(self, layer: nn.Module, x: torch.Tensor, key: nn.Module | None = None) -> torch.Tensor:
@@ -328,68 +331,10 @@ class Contexts:
     def clear(self, x: torch.Tensor, undefined: int) -> torch.Tensor:
         """Zeroes what lies among the first ``undefined`` positions of a row's utterance."""
         rate = x.shape[-1] // self._frames
+        if isinstance(self._starts, torch.Tensor):
+            before = undefined - self._starts * rate
+            return x.masked_fill(torch.arange(x.shape[-1], device=x.device) < before[:, None, None], 0.0)
         for row, start in enumerate(self._starts):
             if start * rate < undefined:
                 x[row, :, : undefined - start * rate] = 0
         return x
-
-
-class Code2WavCodec:
-    """``models.base.Codec`` over one ``Code2Wav``: a row of state a slot."""
-
-    def __init__(self, model: Code2Wav, slots: int) -> None:
-        self._model = model.eval().requires_grad_(False)
-        self._state = State(model, slots)
-        self._row: dict[int, int] = {}
-        self._free = list(range(slots))[::-1]
-
-    @property
-    def config(self) -> Code2WavConfig:
-        """Rates and sizes, for the Spec."""
-        return self._model.config
-
-    def open(self, slot: int) -> None:
-        """State for ``slot``, before an utterance. Opening an open slot is our own bug: ValueError."""
-        if slot in self._row:
-            raise ValueError(f"codec slot {slot} is open already")
-        if not self._free:
-            raise SlotsExhausted(f"all {len(self._row)} codec slots are taken: close a session")
-        self._row[slot] = self._free.pop()
-        self.reset(slot)
-
-    def close(self, slot: int) -> None:
-        """Frees the slot; KeyError if it isn't open."""
-        self._free.append(self._row.pop(slot))
-
-    def reset(self, slot: int) -> None:
-        """A new utterance starts."""
-        self._state.reset(self._row[slot])
-
-    @torch.inference_mode()
-    def render(self, slots: Sequence[int], codes: torch.Tensor) -> list[torch.Tensor]:
-        """codes int64 [len(slots), frames, groups] -> float32 [samples] each, on the model's device."""
-        config = self._model.config
-        if codes.ndim != 3 or codes.shape[0] != len(slots) or codes.shape[2] != config.num_quantizers:
-            raise ValueError(f"codes must be [{len(slots)}, frames, {config.num_quantizers}], not {list(codes.shape)}")
-        if not slots or not codes.shape[1]:
-            return [torch.zeros(0) for _ in slots]
-        if bool(((codes < 0) | (codes >= config.codebook_size)).any()):
-            raise ValueError(f"codes must lie in 0..{config.codebook_size - 1}: marks don't belong in the codec")
-        rows = [self._row[slot] for slot in slots]
-        starts = [self._state.frames[row] for row in rows]
-        device = self._model.code_embedding.weight.device
-        pieces = [
-            self._model(piece, self._state, rows) for piece in torch.split(codes.to(device), _CHUNK_FRAMES, dim=1)
-        ]
-        pcm = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)).float()
-        missing = [max(0, config.withheld_samples - start * config.frame_samples) for start in starts]
-        return [row[skip:] for row, skip in zip(pcm, missing, strict=True)]
-
-    def flush(self, slot: int) -> torch.Tensor:
-        """Always empty: a whole decode gives nothing more either."""
-        self._row[slot]
-        return torch.zeros(0)
-
-    def memory_bytes(self) -> int:
-        """State of the rows in use."""
-        return self._state.row_bytes() * len(self._row)

@@ -12,6 +12,7 @@ from models.nn.cache import KvPlan
 from models.nn.layers import DecoderLayer, Mlp, SelfAttention, SparseMoe
 from models.nn.norm import RmsNorm
 from models.nn.rotary import frequencies, interleaved
+from models.nn.step import StepPlan
 from models.qwen3_omni.audio import AudioTower
 from models.qwen3_omni.config import TextConfig, ThinkerConfig
 from models.qwen3_omni.vision import VisionTower
@@ -31,7 +32,12 @@ class TextModel(nn.Module):
         self.norm = RmsNorm(config.hidden, config.eps)
 
     def forward(
-        self, x: torch.Tensor, positions: torch.Tensor, plan: KvPlan, deepstack: Deepstack = (), accept: int = 0
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        plan: KvPlan | StepPlan,
+        deepstack: Deepstack = (),
+        accept: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Packed inputs [total, hidden] at positions [3, total] -> the normalised output and, both [total, hidden],
         the hidden state number ``accept`` in the count of transformers' ``output_hidden_states``: 0 is the input, k the

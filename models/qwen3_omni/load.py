@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 
 from models import registry
 from models.base import CheckpointError, Codec, LoadOptions, Model, Sampling, Spec, Tokens
+from models.nn.kernels import has_triton
+from models.nn.replay import CudaCapture
 from models.nn.weights import Weights
-from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavCodec, Code2WavConfig
+from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavConfig
 from models.qwen3_omni.config import Fields, ThinkerConfig
 from models.qwen3_omni.decoder import ThinkerNet
 from models.qwen3_omni.prompt import ChatMl
@@ -21,6 +24,7 @@ from models.qwen3_omni.talker import OWN_SAMPLING, Header, OmniTalker
 from models.qwen3_omni.talker_config import TalkerConfig
 from models.qwen3_omni.talker_net import TalkerNet
 from models.qwen3_omni.thinker import OmniThinker
+from models.qwen3_omni.wave import Code2WavCodec
 from models.registry import CodecSpec
 
 log = logging.getLogger(__name__)
@@ -39,8 +43,10 @@ _TEXT_ONLY = CodecSpec(SAMPLE_RATE_HZ, 1920, 1)
 """What a Spec says where nothing is rendered."""
 
 
-def load(folder: Path, options: LoadOptions) -> Model:
-    """Loads a checkpoint folder of this family. Raises CheckpointError, which names the file, field or tensor."""
+def load(folder: Path, options: LoadOptions, weights_of: Callable[[Path], Weights] = Weights) -> Model:
+    """Loads a checkpoint folder of this family. Raises CheckpointError, which names the file, field or tensor.
+
+    ``weights_of`` opens the folder's weights; benchmarks make them up."""
     device = _device(options.device)
     dtype = _dtype(options.dtype, device)
     before = _memory(device)
@@ -52,9 +58,9 @@ def load(folder: Path, options: LoadOptions) -> Model:
     eos = _eos(folder, whole)
     prompt = ChatMl.load(folder, eos)
     kv_tokens = options.kv_tokens or options.slots * min(config.text.context, USUAL_TOKENS)
-    with Weights(folder) as weights:
+    with weights_of(folder) as weights:
         thinker = OmniThinker(
-            weights.fill("thinker", lambda: ThinkerNet(config), device, dtype),
+            weights.fill("thinker", lambda: ThinkerNet(config), device, dtype, options.weights),
             accept_layer=speech.accept_layer if speech else 0,
             eos=eos,
             slots=options.slots,
@@ -70,6 +76,7 @@ def load(folder: Path, options: LoadOptions) -> Model:
             resolved = replace(options, device=str(device), dtype=str(dtype).removeprefix("torch."))
             codec, sound = _codec(folder, whole, weights, resolved)
             _check_codes(folder, speech, sound)
+    _use_steps(thinker, talker, codec, options, device)
     log.info("loaded %s on %s as %s; memory before: %s, after: %s", folder, device, dtype, before, _memory(device))
     spec = Spec(
         family="qwen3_omni_moe",
@@ -84,6 +91,22 @@ def load(folder: Path, options: LoadOptions) -> Model:
         talker_sampling=_talker_sampling(folder) if speech else None,
     )
     return Model(spec, prompt, thinker, talker, codec)
+
+
+def _use_steps(
+    thinker: OmniThinker, talker: OmniTalker | None, codec: Codec | None, options: LoadOptions, device: torch.device
+) -> None:
+    """Decodes with one replay a step, as CUDA graphs where the device has them."""
+    cuda = device.type == "cuda"
+    if options.graphs == "off" or (options.graphs == "auto" and not cuda):
+        return
+    if cuda and thinker.dtype != torch.bfloat16 and not has_triton():
+        log.warning("no CUDA graphs: without Triton there are no experts in %s that one can hold", thinker.dtype)
+        return
+    capture = CudaCapture(device) if cuda else None
+    thinker.use_step(capture)
+    if talker is not None:
+        talker.use_step(options.slots, codec if isinstance(codec, Code2WavCodec) else None, capture)
 
 
 def _header(thinker: OmniThinker, prompt: ChatMl, config: TalkerConfig) -> Header:

@@ -23,11 +23,14 @@ from torch import nn
 
 from models.base import CodecFrame, Prefilled, Sampling
 from models.nn.cache import KvPlan, KvPool, KvTable
+from models.nn.replay import Capture
 from models.nn.sampling import Draw, sample, uniform
 from models.qwen3_omni.prefix import IM_START, Prefix, Taken
 from models.qwen3_omni.saying import AlignmentHead, Saying
+from models.qwen3_omni.speech_step import Row, SpeechStep
 from models.qwen3_omni.talker_config import SUPPRESSED, TalkerConfig
 from models.qwen3_omni.talker_net import TalkerNet
+from models.qwen3_omni.wave import Code2WavCodec
 
 OWN_SAMPLING = Sampling(temperature=0.9, top_k=50, top_p=1.0, repetition_penalty=1.05)
 """How the released model draws code 0; no config says it."""
@@ -56,6 +59,7 @@ class _Reply:
     fed: int = 0
     complete: bool = False  # no more text comes
     frames: int = 0
+    opened: bool = False  # the positions before the first frame's are in the cache
     ended: bool = False
     codec: torch.Tensor | None = None  # [hidden]: the codec side of the next position; None before the first frame
     said: list[int] = field(default_factory=list)  # code 0 of every frame, for the repetition penalty
@@ -89,6 +93,7 @@ class OmniTalker:
         self._slots: dict[int, _Slot] = {}
         self._saying = Saying(net.model.attention(alignment.layer), alignment, text) if alignment else None
         self._forbidden = _forbidden(self.config, text.vocabulary).to(self._device)
+        self._step: SpeechStep | None = None
         with torch.inference_mode():
             self._im_start = header.role[:1].to(self._device)
             self._role = net.text_projection(header.role.to(self._device))
@@ -105,6 +110,13 @@ class OmniTalker:
             codec = self._net.model.codec_embedding(torch.tensor(ids, device=self._device))
             found[voice] = text + nn.functional.pad(codec, (0, 0, 3, 0))
         return found
+
+    def use_step(self, slots: int, codec: Code2WavCodec | None, capture: Capture | None) -> None:
+        """Frames are made as one replay, samples with them where the ``codec`` is given. Not where the checkpoint tells
+        what is being said: that is read from the keys on the host."""
+        if self._saying is None:
+            self._step = SpeechStep(self._net, self._pool, self._forbidden, slots, codec, capture)
+            self._step.capture(slots)
 
     # --- slots
 
@@ -225,6 +237,8 @@ class OmniTalker:
         if not all(self.ready(slot) for slot in slots):
             raise RuntimeError(f"not all of the slots {list(slots)} are ready for a frame")
         work = [(self._slots[slot], self._speaking(slot)) for slot in slots]
+        if self._step is not None:
+            return self._stepped(self._step, slots, work)
         inputs = [self._next_input(reply) for _, reply in work]
         places = [_places(slot, reply, len(x)) for (slot, reply), x in zip(work, inputs, strict=True)]
         plan = self._pool.plan([slot.table for slot, _ in work], [len(x) for x in inputs])
@@ -243,6 +257,47 @@ class OmniTalker:
             for row, (slot, (_, reply), first) in enumerate(zip(slots, work, firsts, strict=True))
         ]
 
+    def _stepped(self, step: SpeechStep, slots: Sequence[int], work: list[tuple[_Slot, _Reply]]) -> list[CodecFrame]:
+        """``frame`` as one replay."""
+        new = [(number, held, reply) for number, (held, reply) in zip(slots, work, strict=True) if not reply.opened]
+        try:
+            if new:
+                opening = self._pool.plan([held.table for _, held, _ in new], [8] * len(new))
+                places = torch.cat([_places(held, reply, 8) for _, held, reply in new]).to(self._device)
+                x = torch.cat([self._opening[reply.voice] for _, _, reply in new])
+                self._net.model(x, places.expand(3, -1), opening)
+                opening.advance()
+            plan = self._pool.plan([held.table for held, _ in work], [1] * len(work))
+            for number, _, _ in new:
+                step.begin(number)
+            rows = [self._row(number, held, reply) for number, (held, reply) in zip(slots, work, strict=True)]
+            codes = step.run(plan, rows)
+        except Exception:
+            for _, held, _ in new:
+                self._pool.truncate(held.table, held.prefix.taken)
+            raise
+        plan.advance()
+        firsts = codes[:, 0].tolist()
+        return [
+            CodecFrame(number, self._kept(reply, codes[row], firsts[row]))
+            for row, (number, (_, reply)) in enumerate(zip(slots, work, strict=True))
+        ]
+
+    def _row(self, number: int, held: _Slot, reply: _Reply) -> Row:
+        place = held.prefix.next + 8 + reply.frames
+        first = 0.0 if reply.sampling.temperature == 0 else uniform(reply.sampling.seed, reply.frames)
+        return Row(number, self._text(reply), place, reply.sampling, [first, *self._numbers(reply)])
+
+    def _kept(self, reply: _Reply, codes: torch.Tensor, first: int) -> torch.Tensor | None:
+        reply.opened = True
+        if first == self.config.eos_id:
+            reply.ended = True
+            return None
+        if reply.frames < reply.fed:
+            del reply.text[0]
+        reply.frames += 1
+        return codes
+
     def _says(self, plan: KvPlan, ends: torch.Tensor, replies: list[_Reply]) -> list[int | None]:
         if self._saying is None:
             return [None] * len(replies)
@@ -250,14 +305,17 @@ class OmniTalker:
 
     def _next_input(self, reply: _Reply) -> torch.Tensor:
         """[1, hidden], or [9, hidden] when the reply begins."""
-        if reply.frames < reply.fed:
-            text = reply.text[0]
-        else:
-            text = self._tts_eos if reply.frames == reply.fed else self._tts_pad
+        text = self._text(reply)
         if reply.codec is not None:
             return (text + reply.codec)[None]
         bos = self._net.model.codec_embedding.weight[self.config.bos_id]
         return torch.cat((self._opening[reply.voice], (text + bos)[None]))
+
+    def _text(self, reply: _Reply) -> torch.Tensor:
+        """[hidden]: the text side of the next frame."""
+        if reply.frames < reply.fed:
+            return reply.text[0]
+        return self._tts_eos if reply.frames == reply.fed else self._tts_pad
 
     def _first_codes(self, hidden: torch.Tensor, replies: list[_Reply]) -> list[int]:
         logits = self._net.codec_head(hidden).masked_fill(self._forbidden, float("-inf"))

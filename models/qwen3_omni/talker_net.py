@@ -12,6 +12,7 @@ from models.nn.cache import KvPlan
 from models.nn.layers import DecoderLayer, SelfAttention, SparseMoe
 from models.nn.norm import RmsNorm
 from models.nn.rotary import frequencies, interleaved
+from models.nn.step import StepPlan
 from models.qwen3_omni.config import TextConfig
 from models.qwen3_omni.predictor import CodePredictor
 from models.qwen3_omni.talker_config import TalkerConfig
@@ -32,7 +33,7 @@ class _Decoder(nn.Module):
         found: SelfAttention = self.layers[layer].self_attn  # type: ignore[assignment]
         return found
 
-    def forward(self, x: torch.Tensor, positions: torch.Tensor, plan: KvPlan) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, plan: KvPlan | StepPlan) -> torch.Tensor:
         """Packed inputs [total, hidden] at positions [3, total] -> the normalised output [total, hidden]."""
         c = self.config
         by = interleaved(positions, _frequencies(c.rope_theta, c.head_dim, x.device), c.mrope_sections, x.dtype)

@@ -30,6 +30,7 @@ import torch
 from models.base import Audio, Frame, InvalidPart, Mark, Part, Prefilled, Sampling, SlotsExhausted
 from models.features import LogMel
 from models.nn.cache import KvPlan, KvPool, KvTable
+from models.nn.replay import Capture
 from models.nn.sampling import Draw, sample
 from models.qwen3_omni.audio import MelWindow
 from models.qwen3_omni.config import CAMERA_PIXELS, ThinkerConfig
@@ -46,6 +47,7 @@ from models.qwen3_omni.context import (
 from models.qwen3_omni.decoder import ThinkerNet
 from models.qwen3_omni.slot import Slot
 from models.qwen3_omni.stretch import Picture, Piece, Stretch
+from models.qwen3_omni.thinker_step import ThinkerStep
 from models.qwen3_omni.vision import Grid, Patches, check_picture, cut
 
 
@@ -66,11 +68,22 @@ class OmniThinker:
         self._pool = KvPool(
             text.layers, text.kv_heads, text.head_dim, kv_tokens, dtype=weight.dtype, device=weight.device
         )
+        self._step: ThinkerStep | None = None
         self._mel = LogMel(net.config.audio.mel_bins)
         self._count = slots
         self._free = list(range(slots))[::-1]
         self._slots: dict[int, Slot] = {}
         self._kept = 0  # ever; numbers what is kept, below 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations."""
+        return self._pool.keys.dtype
+
+    def use_step(self, capture: Capture | None) -> None:
+        """Tokens of replies go through the decoder as one replay."""
+        self._step = ThinkerStep(self._net.model, self._pool, capture)
+        self._step.capture(self._count)
 
     # --- slots
 
@@ -299,10 +312,13 @@ class OmniThinker:
             return
         plan = self._plan(slots, [1] * len(slots))
         replies = [_reply(slot) for slot in slots]
-        ids = torch.tensor([reply.tokens[-1] for reply in replies], device=self._device)
+        newest = [reply.tokens[-1] for reply in replies]
         places = [next_position(s.state.tail) + len(r.tokens) - 1 for s, r in zip(slots, replies, strict=True)]
-        positions = torch.tensor(places, dtype=torch.float32, device=self._device).expand(3, -1)
-        out, _ = self._net.model(self._net.model.embed_tokens(ids), positions, plan)
+        if self._step is not None:
+            out = self._step.run(plan, newest, places)
+        else:
+            positions = torch.tensor(places, dtype=torch.float32, device=self._device).expand(3, -1)
+            out, _ = self._net.model(self.embedding(newest), positions, plan)
         plan.advance()
         for slot, hidden in zip(slots, out, strict=True):
             slot.state = replace(slot.state, cached=slot.state.cached + 1, hidden=hidden)

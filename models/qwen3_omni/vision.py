@@ -15,7 +15,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from PIL import Image
 from torch import nn
 
 from models.base import InvalidPart, Pixels
@@ -78,6 +77,8 @@ def cut(frames: Sequence[Pixels], config: VisionConfig, pixels_max: int | None =
     budget = pixels_max or config.pixels_max
     height, width = frames[0].shape[:2]
     height, width = fitted(height, width, config.patch * config.merge, min(config.pixels_min, budget), budget)
+    from PIL import Image  # only who is shown something needs it
+
     images = [np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.BICUBIC)) for f in frames]
     images += [images[-1]] * (config.temporal_patch - len(images))
     # [frame, rows, merge, patch, columns, merge, patch, channel] -> merged patches, then channel, frame, row, column

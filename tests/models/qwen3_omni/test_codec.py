@@ -15,10 +15,11 @@ from transformers import Qwen3OmniMoeConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeCode2Wav
 
 from models.base import CheckpointError, SlotsExhausted
-from models.qwen3_omni.codec import Code2Wav, Code2WavCodec, Code2WavConfig
+from models.qwen3_omni.codec import Code2Wav, Code2WavConfig
 from models.qwen3_omni.config import Fields
 from models.qwen3_omni.tiny import tiny
 from models.qwen3_omni.tiny_config import Shape
+from models.qwen3_omni.wave import Code2WavCodec
 
 Decoders = tuple[Any, Code2Wav]
 """transformers' and ours."""

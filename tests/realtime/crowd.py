@@ -1,0 +1,286 @@
+"""A crowd on one engine: random joins, leaves, cuts, rollbacks and pictures, then everybody asked again alone.
+
+``python -m tests.realtime.crowd --people 64 --steps 5000`` is the run of the contract's rows 2, 3 and 4 under load; the
+tests run a smaller one (test_engine_tiny_stress.py). It prints its figures as JSON, fails if a reply was another alone
+more often than rounding explains, or if a slot or a page was not given back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from models import registry
+from models.base import Audio, Begin, End, Frame, Instructions, LoadOptions, Model, Pcm, Sampling, Segment, Text
+from models.qwen3_omni import write_tiny
+from realtime.engine import Engine
+from realtime.events import (
+    AudioOut,
+    Cancel,
+    Close,
+    EngineCommand,
+    EngineOutput,
+    Extend,
+    Failed,
+    Finished,
+    Open,
+    Opened,
+    Reply,
+    Rewind,
+    TextOut,
+)
+from realtime.schedule import EngineConfig
+
+CONFIG = EngineConfig(prefill_tokens=64, piece_tokens=16, speaking_share=0.01)
+PROMPTS = (
+    None,
+    Instructions("You are a friendly voice on the telephone and you keep your answers short."),
+    Instructions("You sell tickets for trains. Ask where they want to go, and never make up a fare."),
+)
+
+
+@dataclass
+class Exchange:
+    """A turn and, where there is one, the reply to it: what was heard, and what of it was kept after a cut."""
+
+    segments: tuple[Segment, ...]
+    sampling: Sampling | None = None
+    text: str = ""
+    tokens: int = 0
+    pcm: list[np.ndarray] = field(default_factory=list)
+    finished: bool = False
+    keep: int | None = None
+
+    def take(self, output: EngineOutput) -> None:
+        if isinstance(output, TextOut):
+            self.text, self.tokens = self.text + output.text, output.tokens
+        elif isinstance(output, AudioOut):
+            self.pcm.append(output.pcm)
+        elif isinstance(output, Finished):
+            self.finished = True
+        assert not isinstance(output, Failed), output
+
+    @property
+    def samples(self) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int16), *self.pcm])
+
+
+@dataclass
+class Person:
+    number: int
+    prompt: Instructions | None = None
+    story: list[Exchange] = field(default_factory=list)
+    epoch: int = 0
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.story) and self.story[-1].sampling is not None and not self.story[-1].finished
+
+    def arrive(self) -> list[EngineCommand]:
+        prompt: list[EngineCommand] = [Extend(self.number, 0, (self.prompt,), "prompt")] if self.prompt else []
+        return [Open(self.number), *prompt]
+
+    def extend(self) -> Extend:
+        return Extend(self.number, self.epoch, self.story[-1].segments, f"u{len(self.story)}")
+
+    def ask(self) -> Reply:
+        sampling = self.story[-1].sampling
+        assert sampling is not None
+        return Reply(self.number, self.epoch, f"r{len(self.story)}", 0.0, sampling=sampling)
+
+
+def turn(random: Random) -> tuple[Segment, ...]:
+    pcm: Pcm = np.sin(np.arange(random.randrange(2000, 24000)) * random.uniform(0.02, 0.4)).astype(np.float32) * 0.3
+    at = random.randrange(len(pcm))
+    if random.random() < 0.2:
+        return Begin("user"), Text("hello there"), End()
+    if random.random() < 0.2:
+        picture = Frame(np.full((56, 84, 3), random.randrange(256), np.uint8))
+        return Begin("user"), picture, Audio(pcm, final=True), End()
+    return Begin("user"), Audio(pcm[:at]), Audio(pcm[at:], final=True), End()
+
+
+class Crowd:
+    """Random people on one engine; those who leave are remembered, to be asked again alone."""
+
+    def __init__(self, model: Model, seed: int, people: int) -> None:
+        self.random = Random(seed)
+        self.now = 0.0
+        self.people: dict[int, Person] = {}
+        self.gone: list[Person] = []
+        self.limit = people
+        self.joined = self.cut = self.rewound = 0
+        self.engine = Engine(model, CONFIG, self.take, clock=lambda: self.now)
+
+    def take(self, output: EngineOutput) -> None:
+        person = self.people.get(output.session)
+        if person is not None and not isinstance(output, Opened) and output.epoch == person.epoch:
+            person.story[-1].take(output)
+
+    def send(self, *commands: EngineCommand) -> None:
+        for command in commands:
+            self.engine.submit(command)
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            self.act()
+            at_s = self.engine.step(self.now)
+            self.now = max(self.now + 0.01, min(at_s or 0.0, self.now + 0.05))
+        for person in list(self.people.values()):
+            self.leave(person)
+        while (at_s := self.engine.step(self.now)) is not None:
+            self.now = max(self.now, at_s)
+
+    def act(self) -> None:
+        if len(self.people) < self.limit and self.random.random() < 0.3:
+            self.joined += 1
+            person = self.people[self.joined] = Person(self.joined, self.random.choice(PROMPTS))
+            self.send(*person.arrive())
+        if not self.people:
+            return
+        person = self.random.choice(list(self.people.values()))
+        roll = self.random.random()
+        if not person.waits:
+            if roll < 0.04 or len(person.story) > 4:
+                self.leave(person)
+            elif roll < 0.1 and person.story:
+                self.back(person)
+            elif roll < 0.6:
+                self.speak(person)
+        elif roll < 0.015 and person.story[-1].tokens:
+            self.interrupt(person)
+        elif roll < 0.02:
+            self.back(person)
+
+    def speak(self, person: Person) -> None:
+        person.epoch += 1  # so that each reply's outputs stand alone
+        person.story.append(Exchange(turn(self.random), Sampling(seed=self.random.randrange(1 << 20))))
+        self.send(person.extend(), person.ask())
+
+    def interrupt(self, person: Person) -> None:
+        last = person.story[-1]
+        last.keep = self.random.randrange(1, last.tokens + 1)
+        last.finished = True
+        person.epoch += 1
+        self.send(Cancel(person.number, person.epoch, last.keep))
+        self.cut += 1
+
+    def back(self, person: Person) -> None:
+        """To before the last turn."""
+        person.epoch += 1
+        person.story.pop()
+        answered = f"r{len(person.story)}" if person.story else "prompt" if person.prompt else ""
+        self.send(Rewind(person.number, person.epoch, answered))
+        self.rewound += 1
+
+    def leave(self, person: Person) -> None:
+        del self.people[person.number]
+        self.gone.append(person)
+        self.send(Close(person.number))
+
+
+def same(heard: Exchange, alone: Exchange) -> bool:
+    """What was heard is what is said alone (the beginning of it, where it was cut), but for rounding."""
+    ours, whole = heard.samples, alone.samples
+    if heard.keep is None and heard.finished and (heard.text, len(ours)) != (alone.text, len(whole)):
+        return False
+    if not alone.text.startswith(heard.text) or len(ours) > len(whole):
+        return False
+    return bool(np.abs(ours.astype(int) - whole[: len(ours)].astype(int)).max(initial=0) <= 4)
+
+
+def compare(model: Model, person: Person) -> list[bool]:
+    """Tells the person's story to an engine of its own; gives for each reply whether it was the same.
+
+    Where the words differ, so does everything after: the story ends there."""
+    told = Person(1, person.prompt)
+    outputs: list[EngineOutput] = []
+    now = 0.0
+    engine = Engine(model, CONFIG, outputs.append, clock=lambda: now)
+
+    def rest(*commands: EngineCommand) -> Sequence[EngineOutput]:
+        nonlocal now
+        outputs.clear()
+        for command in commands:
+            engine.submit(command)
+        while (at_s := engine.step(now)) is not None:
+            now = max(now, at_s)
+        return list(outputs)
+
+    verdicts: list[bool] = []
+    rest(*told.arrive())
+    for exchange in person.story:
+        alone = Exchange(exchange.segments, exchange.sampling)
+        told.story.append(alone)
+        told.epoch += 1
+        for output in rest(told.extend(), told.ask()):
+            alone.take(output)
+        verdicts.append(same(exchange, alone))
+        if not alone.text.startswith(exchange.text):
+            break
+        if exchange.keep is not None:
+            told.epoch += 1
+            rest(Cancel(1, told.epoch, exchange.keep))
+    rest(Close(1))
+    engine.release()
+    return verdicts
+
+
+def load(folder: Path, people: int, graphs: str = "off") -> Model:
+    options = LoadOptions(device="cpu", dtype="float32", slots=people, kv_tokens=people * 2048, graphs=graphs)
+    return registry.load(write_tiny(folder), options)
+
+
+def stress(model: Model, people: int, steps: int) -> dict[str, float]:
+    """Figures of a crowd. Raises AssertionError where the contract does not hold."""
+    began_s = time.monotonic()
+    crowd = Crowd(model, seed=people, people=people)
+    crowd.run(steps)
+    stats = crowd.engine.stats()
+    crowd.engine.release()
+    assert model.thinker.memory_bytes() == 0
+    assert stats["slots"] == 0
+    ran_s = time.monotonic() - began_s
+    whole = [exchange for person in crowd.gone for exchange in person.story if exchange.finished and not exchange.keep]
+    verdicts = [verdict for person in crowd.gone for verdict in compare(model, person)]
+    assert model.thinker.memory_bytes() == 0
+    assert len(verdicts) >= len(whole)
+    # A draw at the edge between two codes falls to the other side when a batch rounds differently: once in 1,040
+    # replies of about 20 frames of 4 codes, when this was written.
+    assert verdicts.count(False) <= len(verdicts) // 400
+    return {
+        "people": people,
+        "steps": steps,
+        "joined": crowd.joined,
+        "cut": crowd.cut,
+        "rewound": crowd.rewound,
+        "replies_whole": len(whole),
+        "replies_compared": len(verdicts),
+        "replies_different": verdicts.count(False),
+        "shared_prompts": stats["shared_prompts"],
+        "rows_a_frame": stats["frame_rows"] / max(1.0, stats["frame_calls"]),
+        "ran_s": round(ran_s),
+        "compared_s": round(time.monotonic() - began_s - ran_s),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--graphs", default="off", choices=["on", "off"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = load(Path(folder) / "tiny", options.people, options.graphs)
+        print(json.dumps(stress(model, options.people, options.steps), indent=2))
+
+
+if __name__ == "__main__":
+    main()
