@@ -9,8 +9,11 @@ from typing import Any
 from starlette.websockets import WebSocketState
 
 from models.base import Spec
+from realtime.engine import Engine
 from realtime.events import Effect, EngineCommand, EngineOutput, Send
 from realtime.pump import Pumps
+from realtime.schedule import EngineConfig
+from tests.realtime.doubles import toy_model
 from tests.realtime.small_engine import RATE, Answer, SmallEngine
 from transport.auth import Gate
 from transport.phone.calls import PhoneCalls
@@ -54,11 +57,61 @@ class SmallHost:
         pass
 
 
-class Rig:
-    """One server. ``events`` are those of its session, with their time."""
+class ToyHost:
+    """The real engine over the toy model, on the test's loop; as many sessions as it takes."""
 
-    def __init__(self, answers: Sequence[Answer] = (), config: PhoneConfig | None = None, refuse: bool = False) -> None:
-        self.host = SmallHost(answers, refuse)
+    alive = True
+
+    def __init__(self, sessions: int = 8) -> None:
+        self.deliver: Callable[[EngineOutput], None] = lambda _: None
+        self.model = toy_model(2 * sessions)
+        loop = asyncio.get_running_loop()
+        self.engine = Engine(
+            self.model, EngineConfig(max_sessions=sessions), lambda output: self.deliver(output), clock=loop.time
+        )
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def slots_in_use(self) -> int:
+        return len(self.model.thinker.slots)  # type: ignore[attr-defined]
+
+    def submit(self, command: EngineCommand) -> None:
+        self.engine.submit(command)
+        self._arm(0.0)
+
+    def _arm(self, wait_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._step)
+
+    def _step(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        if (at_s := self.engine.step(now)) is not None and self._timer is None:
+            self._arm(max(0.001, at_s - now))
+
+    def start(self, deliver: Callable[[EngineOutput], None]) -> Spec:
+        self.deliver = deliver
+        return self.model.spec
+
+    def stats(self) -> dict[str, float]:
+        return {}
+
+    def stop(self) -> None:
+        pass
+
+
+class Rig:
+    """One server. ``events`` are those of its sessions, with their time."""
+
+    def __init__(
+        self,
+        answers: Sequence[Answer] = (),
+        config: PhoneConfig | None = None,
+        refuse: bool = False,
+        host: ToyHost | None = None,
+    ) -> None:
+        self.host: Any = host or SmallHost(answers, refuse)
         self.service = Service(self.host, Gate(), ServiceConfig("toy", phone=config or PhoneConfig()))
         pumps = Pumps(self.host.submit)
         # As ``Service.start`` does, without a thread: in virtual time nobody waits for one.

@@ -15,6 +15,7 @@ from tests import virtual_time
 from tests.transport.phone.rig import Link, Rig
 from transport.phone.asterisk import Channel
 from transport.phone.call import About
+from transport.phone.calls import new_id
 from transport.phone.config import PhoneConfig
 from transport.phone.line import START_S, Carrier, Line
 from transport.phone.media_stream import TELNYX, TWILIO, MediaStream
@@ -22,12 +23,11 @@ from transport.phone.policy import Policy
 
 WIRE = Path(__file__).parents[2] / "data" / "wire" / "phone"
 OURS = [json.loads(line) for line in (WIRE / "ours.jsonl").read_text().splitlines()]
-ABOUT = About("c1", "asterisk", "+15550100200", "+15550100300")
 MAKERS: dict[str, Callable[[Line], Carrier]] = {
     "twilio": lambda line: MediaStream(line, TWILIO),
     "telnyx": lambda line: MediaStream(line, TELNYX),
-    "asterisk": lambda line: Channel(line, ABOUT),
-    "asterisk words": lambda line: Channel(line, ABOUT),
+    "asterisk": lambda line: Channel(line, About(new_id(), "asterisk", "+15550100200", "+15550100300")),
+    "asterisk words": lambda line: Channel(line, About(new_id(), "asterisk", "+15550100200", "+15550100300")),
 }
 
 
