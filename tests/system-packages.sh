@@ -8,6 +8,8 @@ declare -A wanted=(
   [flite]=flite
   [festival]=festival
   [sox]=sox
+  [baresip]=baresip-core
+  [sipp]=sip-tester
   [chromium]=chromium
   [npm]=npm
 )
