@@ -22,7 +22,7 @@ CALLS = "/v1/realtime/calls"
 
 
 class Voice(MediaStreamTrack):
-    """A WAV, then silence, in 20 ms frames on a schedule."""
+    """A WAV, then silence, in 20 ms frames on a schedule. It waits for ``begin_on``, where set."""
 
     kind = "audio"
 
@@ -33,8 +33,11 @@ class Voice(MediaStreamTrack):
         self.frames = [np.ascontiguousarray(pcm[at : at + self.size]) for at in range(0, len(pcm), self.size)]
         self.count = 0
         self.origin: float | None = None
+        self.begin_on: asyncio.Event | None = None
 
     async def recv(self) -> av.AudioFrame:
+        if self.begin_on is not None:
+            await self.begin_on.wait()
         if self.readyState != "live":
             raise MediaStreamError
         loop = asyncio.get_running_loop()

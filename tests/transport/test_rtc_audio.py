@@ -75,6 +75,20 @@ def test_time_is_kept_whatever_is_lost_or_swapped(lost: set[int], seed: int) -> 
     assert microphone.concealed_samples == len(lost) * PACKET
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.01, 0.05, 0.1])
+@pytest.mark.parametrize("jitter_ms", [0, 20, 50])
+def test_only_what_was_lost_is_concealed(loss: float, jitter_ms: int) -> None:
+    """Packets each 20 ms, each as much as ``jitter_ms`` late, so that they overtake each other."""
+    rng = random.Random(f"{loss} {jitter_ms}")
+    sent = packets(500)
+    arriving = [
+        (20 * n + rng.uniform(0, jitter_ms), n) for n in range(500) if n == 0 or n > 495 or rng.random() >= loss
+    ]
+    pcm, microphone = heard([sent[n] for _, n in sorted(arriving)])
+    assert microphone.concealed_samples == (500 - len(arriving)) * PACKET
+    assert abs(len(pcm) - 500 * RATE // 50) < RATE * 0.07  # the last few may still wait for one before them
+
+
 def test_order_is_restored() -> None:
     swapped = [*TONE[:10], TONE[11], TONE[10], *TONE[12:]]
     np.testing.assert_array_equal(heard(swapped)[0], heard(TONE)[0])
