@@ -22,6 +22,8 @@ from models.base import Pcm
 from models.demo.recipe.grammar import spoken_words
 
 DISCOUNT = 0.5
+NOISE = 0.02
+"""Prior of a cough or another noise in a word's place."""
 
 
 def _pcm16(pcm: Pcm) -> bytes:
@@ -40,8 +42,8 @@ class Ear:
         with tempfile.NamedTemporaryFile("w", suffix=".arpa") as file:
             file.write(model)
             file.flush()
-            self._decoder = Decoder(loglevel="FATAL", samprate=float(RATE_HZ), lm=file.name)
-        self._path = FOLDER / f"ear-{hashlib.blake2b(model.encode(), digest_size=8).hexdigest()}.json"
+            self._decoder = Decoder(loglevel="FATAL", samprate=float(RATE_HZ), lm=file.name, fillprob=NOISE)
+        self._path = FOLDER / f"ear-{hashlib.blake2b(f'{NOISE}{model}'.encode(), digest_size=8).hexdigest()}.json"
         self._heard: dict[str, str] = json.loads(self._path.read_text()) if self._path.is_file() else {}
 
     def hear(self, pcm: Pcm) -> str:

@@ -83,8 +83,8 @@ def cough(rng: random.Random) -> Pcm:
         n = int(RATE_HZ * rng.uniform(0.12, 0.26))
         t = np.arange(n) / RATE_HZ
         hiss = band(noise.normal(0, 1, n), 350, 3800) * np.exp(-t / 0.07)
-        pitch = rng.uniform(90, 180)
-        voiced = np.sum([np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 12)], axis=0) * 0.3
+        pitch, throat = rng.uniform(90, 180), rng.choice((0.3, 0.8, 1.6))
+        voiced = np.sum([np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 12)], axis=0) * throat
         bursts.append(np.asarray((hiss + voiced * (t > 0.06) * np.exp(-t / 0.06)), np.float32))
         bursts.append(np.zeros(int(RATE_HZ * rng.uniform(0.06, 0.2)), np.float32))
     pcm = np.concatenate(bursts[:-1])

@@ -1,9 +1,9 @@
 """Where sentences end, learned from sentences: an `EndOfTurn` for an application that knows what it will be asked.
 
-From a few hundred typical sentences (what people said before, a list of intents, a grammar) it is counted how often the
-last words of a prefix, and then its last words but fewer, were the end of a sentence. The longest run of words that was
-seen counts most; what was never seen is judged by the general rule. Punctuation is not looked at: a recognizer puts it
-after everything.
+From a few hundred typical sentences (what people said before, a list of intents, a grammar) it is counted how often
+the last word of a prefix, the last two, and so on, were the end of a sentence; the longest run of words that was seen
+counts most. Where a run was never seen, any word counts for its last (names are many); what is new altogether is judged
+by the general rule. Punctuation is not looked at: a recognizer puts it after everything.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ ORDER = 5
 TRUST = 2.0
 """A run of words that was seen so often weighs as much as all that shorter runs say."""
 UNKNOWN = 0.5
+KNOWN = (0.0, 0.3, 0.5, 0.8, 1.0)
+"""What is learned counts so much against the general rule, by how many of the last words were ever seen together."""
 _WORD = re.compile(r"[\w']+")
-START = "^"
+START, ANY = "^", "*"
 
 
 @dataclass
@@ -51,21 +53,28 @@ class Endings:
         if not words:
             return None
         general = words_end_turn(" ".join(words))
-        if general is not None and general == 0.0:  # "...to", "...um"
-            return 0.0
-        done = UNKNOWN if general is None else general
-        for run in reversed(list(_runs([START, *words]))):  # the shortest first
+        general = UNKNOWN if general is None else general
+        marked = [START, *words]
+        learned, known = general, 0
+        for run in _runs(marked):
             seen = self._seen.get(run, 0)
-            done = (self._ended.get(run, 0) + TRUST * done) / (seen + TRUST)
-        return done
+            if not seen and len(run) > 1:
+                run = (*run[:-1], ANY)
+                seen = self._seen.get(run, 0)
+            elif seen:
+                known = len(run)
+            learned = (self._ended.get(run, 0) + TRUST * learned) / (seen + TRUST)
+        sure = KNOWN[min(known, len(KNOWN) - 1)] if known < len(marked) else 1.0
+        return sure * learned + (1 - sure) * general
 
     def _add(self, words: list[str]) -> None:
         marked = [START, *words]
         for end in range(2, len(marked) + 1):
-            for run in _runs(marked[:end]):
-                self._seen[run] = self._seen.get(run, 0) + 1
-                if end == len(marked):
-                    self._ended[run] = self._ended.get(run, 0) + 1
+            for exact in _runs(marked[:end]):
+                for run in (exact, (*exact[:-1], ANY)) if len(exact) > 1 else (exact,):
+                    self._seen[run] = self._seen.get(run, 0) + 1
+                    if end == len(marked):
+                        self._ended[run] = self._ended.get(run, 0) + 1
 
 
 def words_of(text: str) -> list[str]:
@@ -74,6 +83,6 @@ def words_of(text: str) -> list[str]:
 
 
 def _runs(words: list[str]) -> Iterable[tuple[str, ...]]:
-    """The last words, from `ORDER` of them to one."""
-    for length in range(min(ORDER, len(words)), 0, -1):
+    """The last word, the last two, up to `ORDER` of them."""
+    for length in range(1, min(ORDER, len(words)) + 1):
         yield tuple(words[-length:])

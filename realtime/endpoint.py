@@ -11,6 +11,8 @@ import re
 from collections import deque
 from typing import Protocol
 
+import numpy as np
+
 from realtime.settings import TurnDetection
 
 BASE_MS = {"low": 900.0, "medium": 600.0, "auto": 500.0, "high": 300.0}
@@ -20,8 +22,8 @@ LONGEST_MS = {"low": 8000.0, "medium": 4000.0, "auto": 4000.0, "high": 2000.0}
 SHORTEST_MS = 200.0
 LEARNED_PAUSES = 16
 ENOUGH_PAUSES = 3
-FINISHED_FACTOR, UNFINISHED_FACTOR = 0.4, 3.0
-SURE = 0.8
+FINISHED_FACTOR, UNFINISHED_FACTOR = 0.4, 4.0
+SURE = 0.7
 
 
 class EndOfTurn(Protocol):
@@ -84,11 +86,14 @@ class Endpointer:
             return float(self._turn.silence_duration_ms)
         base = self._learned(BASE_MS[self._turn.eagerness])
         done = self._judge(text) if self._judge is not None and text else None
-        if done is not None and done >= SURE:
-            return max(SHORTEST_MS, FINISHED_FACTOR * base)
-        if done is not None and done <= 1 - SURE:
-            return min(UNFINISHED_FACTOR * base, LONGEST_MS[self._turn.eagerness])
-        return base
+        return base if done is None else self._by_words(done, base)
+
+    def _by_words(self, done: float, base: float) -> float:
+        """From ``base`` where it is open down to a moment where they are surely done, up where they surely aren't."""
+        shortest = max(SHORTEST_MS, FINISHED_FACTOR * base)
+        longest = min(UNFINISHED_FACTOR * base, LONGEST_MS[self._turn.eagerness])
+        done = min(max(done, 1 - SURE), SURE)
+        return float(np.interp(done, (1 - SURE, 0.5, SURE), (longest, base, shortest)))
 
     def _learned(self, base: float) -> float:
         """A fifth more than nine in ten of their own pauses, between half and twice what was asked for."""

@@ -10,8 +10,9 @@ After ``hold_after_ms`` of speech the reply is held, with all its state. Then, w
     they are silent for ``resume_after_ms``, words still to come                        -> the reply goes on, softly
     they are silent for ``false_alarm_ms`` (for ``words_wait_ms``, if words are to come) -> it was nothing
 
-Speech that is ``faint_db`` fainter than this speaker's is somebody else's, or what a loudspeaker leaks. There is no
-moment at which nobody listens.
+Speech that is ``faint_db`` fainter than this speaker's is somebody else's, or what a loudspeaker leaks. What has hardly
+any pitch is a cough or a rustle, whatever one word a recognizer makes of it. There is no moment at which nobody
+listens.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ SURE_WORDS = 2
 class OverlapRules:
     """When speech over a reply pauses it, and when it ends it."""
 
-    hold_after_ms: float = 100.0
+    hold_after_ms: float = 80.0
     interrupt_after_ms: float = 600.0
     """0: any speech cuts the reply, at once."""
     noise_after_ms: float = 1500.0
-    resume_after_ms: float = 120.0
+    resume_after_ms: float = 140.0
     false_alarm_ms: float = 250.0
     words_wait_ms: float = 600.0
-    faint_db: float | None = 12.0
+    faint_db: float | None = 10.0
     """None: faint speech counts like any other."""
     overhear: bool = True
     """Ask the model for the words of what they say over a reply."""
@@ -62,6 +63,8 @@ class Over:
     """Since its end; 0 while it goes on."""
     held: bool = False
     faint: bool = False
+    noisy: bool = False
+    """It has no pitch, mostly."""
     words: str | None = None
     """None: not known."""
     whole: bool = False

@@ -24,7 +24,7 @@ class SessionConfig:
     """What becomes of a reply that they speak over."""
     end_of_turn: EndOfTurn | None = words_end_turn
     """Judges their words under ``semantic_vad``; None: silence alone decides."""
-    words_after_ms: float = 80.0
+    words_after_ms: float = 60.0
     """After this much silence their words so far are asked for, where they tell whether the turn is over."""
     speculate_ms: float | None = 200.0
     """After this much silence a reply is begun that nobody hears yet; None: never."""

@@ -6,13 +6,17 @@ from collections.abc import Callable
 
 from realtime.events import TranscriptOut
 from realtime.overlap import Over, OverlapRules, judge
-from realtime.pcm import Pcm16
+from realtime.pcm import Pcm16, to_float
 from realtime.session_input import UserAudio
 from realtime.turns import Event
-from realtime.vad import START_VOICED
+from realtime.vad import START_VOICED, pitched
 
 FIRST_ASK_MS, ASK_EVERY_MS = 280.0, 300.0
 """Speech after which its words are first asked for, and after which again, while it goes on."""
+QUIET_MS = 40.0
+"""Silence after which they may have said all: long enough to ask, while the detector is not sure yet."""
+PITCHED_SHARE = 0.35
+"""Of the voiced frames of speech, more have a pitch; of a cough's, fewer."""
 LEARN = 0.3
 """Weight of the latest turn in how loud this speaker is."""
 
@@ -41,6 +45,9 @@ class SpeechOver:
         self._text = ""
         self._words: str | None = None
         self._words_at = -1
+        self._voiced_seen = 0
+        self._frames = 0  # voiced ones that were looked at
+        self._pitched = 0  # of those, with a pitch
 
     @property
     def faint(self) -> bool:
@@ -63,18 +70,21 @@ class SpeechOver:
         self._voiced_before = vad.voiced - START_VOICED * vad.frame_samples
         self._name, self._waiting, self._words = None, False, None
         self._asked_ms, self._words_at = FIRST_ASK_MS - ASK_EVERY_MS, -1
+        self._voiced_seen, self._frames, self._pitched = vad.voiced, 0, 0
 
     def judge(self, held: bool) -> Event | None:
         """What the floor should hear now; asks for words where they would help."""
         vad, message = self._user.vad, self._user.message
         assert vad is not None, "speech was heard"
         assert message is not None, "and is kept"
-        silence_ms = 0.0 if vad.speaking else self._ms(self._user.silence)
+        silence_ms = self._ms(self._user.silence)
+        silence_ms = silence_ms if silence_ms >= QUIET_MS else 0.0
         over = Over(
             speech_ms=self._ms(vad.voiced - self._voiced_before),
             silence_ms=silence_ms,
             held=held,
             faint=self.faint,
+            noisy=self._noisy(),
             words=self._words,
             whole=self._words is not None and self._words_at >= vad.last_voiced,
             asked=self._waiting,
@@ -93,6 +103,18 @@ class SpeechOver:
             if not output.failure:
                 self._words, self._words_at = self._text, self._asked_at
         return True
+
+    def _noisy(self) -> bool:
+        """Looks at the latest frame; True once most of what was heard has no pitch."""
+        message, vad = self._user.message, self._user.vad
+        assert message is not None, "speech is kept"
+        assert vad is not None, "speech was heard"
+        if vad.voiced > self._voiced_seen:
+            self._voiced_seen = vad.voiced
+            latest = message.audio.cut(max(0, message.audio.length - self._user.rate_hz // 25), message.audio.length)
+            self._frames += 1
+            self._pitched += pitched(to_float(latest), self._user.rate_hz)
+        return self._frames > 0 and self._pitched < PITCHED_SHARE * self._frames
 
     def _ask_words(self, over: Over, last_voiced: int) -> None:
         """While they speak now and then, and once when they are silent; silence asks anew at once."""

@@ -36,6 +36,8 @@ ABOVE_NOISE_DB = 6.0
 NOISE_RISES_DB = 0.03
 """Noise that stays is taken for the room's at this pace, a frame: 1.5 dB a second; a quieter room at once."""
 SILENT_DB = -100.0
+PITCH = 0.55
+"""Normalized autocorrelation of a frame with a pitch."""
 LOUD_FRAMES = 25
 """Voiced frames that tell how loud somebody is: half a second."""
 
@@ -93,6 +95,21 @@ def level_db(pcm: Pcm) -> float:
     """Level of float32 [n] in dB against full scale; digital silence is -100."""
     power = float(np.mean(pcm.astype(np.float64) ** 2)) if len(pcm) else 0.0
     return max(SILENT_DB, 10 * math.log10(power)) if power > 0 else SILENT_DB
+
+
+def pitched(pcm: Pcm, rate_hz: int) -> bool:
+    """Whether float32 [n], 30 ms or more, repeats itself 70 to 400 times a second: the strongest normalized
+    autocorrelation in that range (as in Boersma 1993, without his window's correction)."""
+    signal = pcm.astype(np.float64) - pcm.mean()
+    shortest, longest = rate_hz // 400, min(rate_hz // 70, len(signal) // 2)
+    if len(signal) < 2 * shortest or not signal.any():
+        return False
+    best = 0.0
+    for lag in range(shortest, longest + 1, max(1, rate_hz // 8000)):
+        one, other = signal[lag:], signal[:-lag]
+        scale = math.sqrt(float(one @ one) * float(other @ other))
+        best = max(best, float(one @ other) / scale if scale else 0.0)
+    return best > PITCH
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,15 @@ LONGEST_S = 1.5
 """Echoes later than this are not looked for."""
 WINDOW_S = 4.0
 """Levels that the delay is estimated from."""
-EVERY_S = 0.5
-ENOUGH_S = 1.0
-"""Of our speech within the window, before an estimate counts."""
-SURE = 0.5
-"""Least correlation of the levels."""
+EVERY_S = 0.1
+ENOUGH_S = 0.7
+"""From the beginning of our speech to the first estimate."""
+LEAST_S = 0.5
+"""Of either signal must be compared."""
+SURE, SURER = 0.6, 0.75
+"""Least correlation of the levels, twice in a row: for a first estimate, and for another one."""
+ACTIVE, MOVES = 1.0, 0.1
+"""Level of a frame in which we speak; least deviation of a signal that says anything (both as `_level` counts)."""
 MARGIN_S = 0.06
 """The reference comes so much earlier than the echo: the module must never get it late."""
 SHORT_S = 0.3
@@ -123,44 +127,53 @@ class Reference:
 class DelayEstimator:
     """Where the levels of a far and a near signal go together best: normalized cross-correlation of log energies.
 
-    Both in 10 ms frames. Robust against what distorts waveforms (codecs, loudspeakers), accurate to a frame."""
+    Both in 10 ms frames. Robust against what distorts waveforms (codecs, loudspeakers), accurate to a frame. Looked at
+    is the time since we last began to speak, at most `WINDOW_S`: what they said before has nothing to do with us."""
 
     def __init__(self) -> None:
-        size = round((WINDOW_S + LONGEST_S) * 100)
+        size = round(WINDOW_S * 100)
         self._far: deque[float] = deque(maxlen=size)
         self._near: deque[float] = deque(maxlen=size)
+        self._quiet = 0  # frames since we last spoke
+        self._run = 0  # frames since we began to
         self._since = 0
+        self._seen: int | None = None  # the lag that the last estimate found
         self.delay_s: float | None = None
 
     def push(self, far: Pcm16, near: Pcm16) -> None:
         """One frame of each, int16 [FRAME]."""
-        self._far.append(_level(far))
+        level = _level(far)
+        self._quiet = 0 if level > ACTIVE else self._quiet + 1
+        if self._quiet == 0 or self._run:
+            self._run += 1
+        if self._quiet > (LONGEST_S + 0.5) * 100:
+            self._run = 0
+        self._far.append(level)
         self._near.append(_level(near))
         self._since += 1
-        if self._since >= EVERY_S * 100 and len(self._near) > (LONGEST_S + ENOUGH_S) * 100:
+        speaking = self._quiet < 0.3 * 100  # later, they speak: what is heard then is not ours
+        if speaking and self._since >= EVERY_S * 100 and self._run >= ENOUGH_S * 100:
             self._since = 0
-            self._estimate()
+            self._estimate(min(self._run, len(self._far)))
 
-    def _estimate(self) -> None:
-        far, near = np.array(self._far), np.array(self._near)
-        longest = round(LONGEST_S * 100)
-        length = len(near) - longest
-        if np.count_nonzero(far > 1.0) < ENOUGH_S * 100:
-            return
-        recent = near[longest:]
-        scores = [_together(far[longest - lag : longest - lag + length], recent) for lag in range(longest)]
+    def _estimate(self, length: int) -> None:
+        far, near = np.array(self._far)[-length:], np.array(self._near)[-length:]
+        lags = range(min(round(LONGEST_S * 100), length - round(LEAST_S * 100)))
+        scores = [_together(far[: length - lag], near[lag:]) for lag in lags]
         best = int(np.argmax(scores))
-        if scores[best] >= SURE:
+        needed = SURE if self.delay_s is None else SURER
+        if scores[best] >= needed and self._seen is not None and abs(best - self._seen) <= 2:
             self.delay_s = best / 100
+        self._seen = best if scores[best] >= needed else None
 
 
 def _level(pcm: Pcm16) -> float:
-    """Log energy above the quietest that matters (30 of 32768)."""
+    """Log energy above the quietest that matters (30 of 32768): 0 in silence, 4 or so for loud speech."""
     return float(np.log10(1.0 + np.mean(pcm.astype(np.float64) ** 2) / 900))
 
 
 def _together(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation; 0 where either stands still."""
+    """Pearson's correlation; 0 where the other hardly moves."""
     a, b = one - one.mean(), other - other.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 1e-9 else 0.0
+    return float(a @ b) / scale if scale > 0.0 and b.std() > MOVES else 0.0
