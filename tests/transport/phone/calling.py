@@ -118,10 +118,10 @@ def likeness(recorded: np.ndarray, original: np.ndarray) -> float:
     return float(product[at] / np.sqrt(stretch * (b**2).sum() + 1e-9))
 
 
-def share_heard(recorded: np.ndarray, original: np.ndarray, rate_hz: int = 8000) -> float:
-    """How much of ``original`` is in ``recorded``, by pieces of a fifth of a second: a telephone on a machine that
-    stalls drops packets, and what it keeps moves together."""
-    size = rate_hz // 5
+def share_heard(recorded: np.ndarray, original: np.ndarray, piece_s: float = 0.2) -> float:
+    """How much of ``original`` is in ``recorded``, both at 8 kHz, piece by piece: a telephone on a machine that stalls
+    drops packets, and what it keeps moves together."""
+    size = round(8000 * piece_s)
     pieces = [original[at : at + size] for at in range(0, len(original) - size, size)]
     loud = [piece for piece in pieces if np.abs(piece).max() > 500]
-    return float(np.mean([likeness(recorded, piece) > 0.8 for piece in loud]))
+    return float(np.mean([likeness(recorded, piece) > 0.85 for piece in loud]))

@@ -74,13 +74,10 @@ def sides(recordings: Path, id_: str) -> tuple[np.ndarray, np.ndarray]:
     return caller, ours
 
 
-@pytest.mark.parametrize("transport", ["", "tcp"])
-@pytest.mark.parametrize("codec", list(RATES_HZ))
+@pytest.mark.parametrize(("codec", "transport"), [*((codec, "") for codec in RATES_HZ), ("PCMU/8000/1", "tcp")])
 async def test_each_side_hears_the_other(
     server: LiveServer, recordings: Path, said: np.ndarray, tmp_path: Path, codec: str, transport: str
 ) -> None:
-    if transport and codec != "PCMU/8000/1":
-        pytest.skip("one codec over TCP is enough")
     channels = 2 if codec.startswith("opus") else 1
     source = microphone(tmp_path / "say.wav", [silence(1.5), said, silence(30)], RATES_HZ[codec], channels)
     async with Baresip.start(tmp_path / "phone", source, codec) as phone:
@@ -96,7 +93,7 @@ async def test_each_side_hears_the_other(
     caller, ours = sides(recordings, id_)
     assert np.abs(ours).max() > 1000, "we said something"
     assert share_heard(caller, said) >= ENOUGH
-    assert share_heard(at_8k(heard, rate_hz), ours) >= ENOUGH, "they heard what we recorded of ourselves"
+    assert share_heard(at_8k(heard, rate_hz), ours, 0.02) >= ENOUGH, "they heard what we recorded of ourselves"
     events = (recordings / f"{id_}.jsonl").read_text()
     assert "response.done" in events
 
