@@ -96,5 +96,47 @@ Content-Length: 0
 }  # fmt: skip
 
 
+def reply(status: int, reason: str, extra: str = "", body: str = EMPTY, tag: str = ";tag=[pid]s[call_number]") -> str:
+    """sipp's, to the last request."""
+    return f"""<send><![CDATA[
+SIP/2.0 {status} {reason}
+[last_Via:]
+[last_From:]
+[last_To:]{tag}
+[last_Call-ID:]
+[last_CSeq:]
+Contact: <sip:sipp@[local_ip]:[local_port]>{extra}
+{body}]]></send>"""
+
+
+def asked(method: str) -> str:
+    """sipp waits for a request."""
+    return f'<recv request="{method}" crlf="true"/>'
+
+
+def verified(method: str, n: int = 1) -> str:
+    """And for one with the password; without it the scenario waits here for what never comes."""
+    check = '<action><verifyauth assign_to="known" username="4930" password="secret"/></action>'
+    return f"""<recv request="{method}">{check}</recv><nop hide="true" test="known" next="good{n}"/>
+<recv request="NEVER" timeout="1000"/><label id="good{n}"/>"""
+
+
+CHALLENGE = '\nWWW-Authenticate: Digest realm="trunk", nonce="n1", qop="auth", algorithm=MD5'
+PROXY = '\nProxy-Authenticate: Digest realm="trunk", nonce="n2", algorithm=MD5'
+
+SCENARIOS |= {
+    # A trunk: it challenges, grants two seconds, and is registered at again before they are over.
+    "registrar": asked("REGISTER") + reply(401, "Unauthorized", CHALLENGE) + verified("REGISTER", 1)
+    + reply(200, "OK", ";expires=2") + asked("REGISTER") + reply(401, "Unauthorized", CHALLENGE)
+    + verified("REGISTER", 2) + reply(200, "OK", ";expires=3600"),
+    # And one that lets calls out with a password alone.
+    "trunk": asked("INVITE") + reply(407, "Proxy Authentication Required", PROXY) + asked("ACK")
+    + verified("INVITE") + reply(180, "Ringing") + pause(300)
+    + reply(200, "OK", body=SDP.format(codec=0, name="PCMU")) + asked("ACK") + asked("BYE") + reply(200, "OK", tag=""),
+    "busy callee": asked("INVITE") + reply(486, "Busy Here") + asked("ACK"),
+    "ringing callee": asked("INVITE") + reply(180, "Ringing") + asked("CANCEL") + reply(200, "OK") + pause(100),
+}  # fmt: skip
+
+
 def text(name: str) -> str:
     return f'<?xml version="1.0" encoding="ISO-8859-1" ?>\n<scenario name="{name}">{SCENARIOS[name]}</scenario>\n'

@@ -187,8 +187,10 @@ async def test_they_hang_up_in_the_middle_of_a_reply(server: LiveServer, tmp_pat
     source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
     async with Baresip.start(tmp_path / "phone", source) as phone:
         await phone.dial(address(server))
-        async with Watcher.of(server, await call_id(server)) as watcher:
-            await watcher.until("output_audio_buffer.started")
+        id_ = await call_id(server)
+        call = calls(server)[id_]
+        await eventually(lambda: call._speaking, "we speak")
+        async with Watcher.of(server, id_) as watcher:
             await phone.command("hangup")
             await watcher.until("parley.call.ended")
     await nothing_is_left(server)

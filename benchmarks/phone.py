@@ -1,0 +1,169 @@
+"""Telephone calls at once on this machine: what the far end hears, and what a call costs.
+
+    python -m benchmarks.phone [--quick] [--json FILE] [--model demo]
+
+Callers in a process of their own call over SIP, say a clip, say it again over the answer, and note each packet they
+get. Beside it the same callers over WebSocket (``ws_``). Echo stands for the toy engine of the tests in a thread:
+the figures are those of the telephone side. ``--model demo`` serves the checkpoint that ships.
+
+jitter_ms          interarrival jitter of our RTP at the far end (RFC 3550 section 6.4.1)
+gap_ms             the longest time without a packet in a call, less the packet's own 20 ms
+e2e_ms             their last loud packet sent -> our first loud packet in their hands
+interrupt_stop_ms  their first loud packet over our answer -> our last loud packet in their hands
+cpu_share          of one core, server and engine, per call
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from benchmarks.phone_callers import Heard
+from benchmarks.report import report
+
+SERVE = """
+import asyncio, sys
+from realtime.host import EngineThread
+from realtime.schedule import EngineConfig
+from tests.realtime.doubles import toy_model
+from transport.auth import Gate
+from transport.phone.config import PhoneConfig, SipConfig
+from transport.server import Server
+from transport.service import Service, ServiceConfig
+sip = SipConfig(port=int(sys.argv[2]), rtp_ports=(30000, 30999))
+service = Service(EngineThread(lambda: toy_model(128), EngineConfig(max_sessions=96)), Gate(),
+                  ServiceConfig("echo", phone=PhoneConfig(sip=sip)))
+Server(service, "127.0.0.1", int(sys.argv[1])).run()
+"""
+
+
+def cpu_s(pid: int) -> float:
+    """Of the process and its children so far."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(stat.parent.name) == pid or int(fields[1]) == pid:
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+class Served:
+    """A server in a process of its own."""
+
+    def __init__(self, model: str, folder: Path) -> None:
+        self.http, self.sip = _free_port(), _free_port()
+        if model == "echo":
+            command = [sys.executable, "-c", SERVE, str(self.http), str(self.sip)]
+        else:
+            config = folder / "phone.toml"
+            config.write_text(f"[default]\n[sip]\nport = {self.sip}\nrtp_ports = [30000, 30999]\n")
+            command = [
+                sys.executable,
+                "-c",
+                "from transport.cli import main; main()",
+                "serve",
+                "--model",
+                model,
+                "--port",
+                str(self.http),
+            ]
+            command += ["--phone", str(config), "--slots", "64"]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        for _ in range(600):
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.http}/healthz", timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.2)
+        raise RuntimeError("the server does not start")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def measure(served: Served, kind: str, clip: Path, count: int, talk_s: float) -> tuple[list[Heard], float]:
+    """What the callers heard, and the share of a core that a call cost."""
+    port = served.sip if kind == "sip" else served.http
+    command = [sys.executable, "-m", "benchmarks.phone_callers", kind, str(port), str(clip), str(count), str(talk_s)]
+    before, began = cpu_s(served.process.pid), time.monotonic()
+    out = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=300).stdout
+    cost = (cpu_s(served.process.pid) - before) / (time.monotonic() - began) / count
+    return [Heard(**each) for each in pickle.loads(out)], cost
+
+
+def quantile(values: Sequence[float | None], q: float) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.quantile(known, q)) if known else float("nan")
+
+
+def figures_of(heard: Sequence[Heard], cpu: float, count: int, kind: str) -> dict[str, float]:
+    before = "" if kind == "sip" else "ws_"
+    found = {
+        "calls_failed": float(count - len(heard)),
+        "gap_ms_p50": quantile([each.gap_ms() for each in heard], 0.5),
+        "gap_ms_max": quantile([each.gap_ms() for each in heard], 1.0),
+        "e2e_ms_p50": quantile([each.e2e_ms() for each in heard], 0.5),
+        "e2e_ms_p95": quantile([each.e2e_ms() for each in heard], 0.95),
+        "interrupt_stop_ms_p50": quantile([each.interrupt_stop_ms() for each in heard], 0.5),
+        "cpu_share": cpu,
+    }
+    if kind == "sip":
+        found["jitter_ms_p50"] = quantile([each.jitter_ms() for each in heard], 0.5)
+        found["jitter_ms_max"] = quantile([each.jitter_ms() for each in heard], 1.0)
+    return {f"{before}{name}@{count}": value for name, value in found.items()}
+
+
+def run(model: str, counts: Sequence[int], talk_s: float) -> dict[str, float]:
+    """Figures for each number of calls, until some fail."""
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "question.wav"
+        subprocess.run(["espeak-ng", "-w", str(clip), "When does the next train leave?"], check=True)
+        served = Served(model, Path(folder))
+        try:
+            for count in counts:
+                for kind in ("sip", "ws"):
+                    heard, cpu = measure(served, kind, clip, count, talk_s)
+                    figures |= figures_of(heard, cpu, count, kind)
+                if figures[f"calls_failed@{count}"]:
+                    break
+        finally:
+            served.stop()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", default="echo", help="echo, or what parley serve takes")
+    options = parser.parse_args()
+    counts, talk_s = ((1, 4), 8.0) if options.quick else ((1, 4, 8, 16, 32, 64), 15.0)
+    report(f"phone ({options.model})", run(options.model, counts, talk_s), options.json)
+
+
+if __name__ == "__main__":
+    main()
