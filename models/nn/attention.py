@@ -180,9 +180,10 @@ def _static_step(
         return out[:, 0]
     keys, values = plan.pool.keys[layer], plan.pool.values[layer]
     if window is None and backend == "sdpa" and queries.is_cuda and has_triton():
-        return kernels("paged").paged_step(
+        stepped: torch.Tensor = kernels("paged").paged_step(
             queries, keys, values, plan.block_table, plan.lengths, plan.pool.page_tokens, scale
         )
+        return stepped
     places, seen = plan.padded
     if window is not None:
         newest = plan.lengths[:, None, None, None] - 1

@@ -315,7 +315,8 @@ class OmniTalker:
         """[hidden]: the text side of the next frame."""
         if reply.frames < reply.fed:
             return reply.text[0]
-        return self._tts_eos if reply.frames == reply.fed else self._tts_pad
+        after: torch.Tensor = self._tts_eos if reply.frames == reply.fed else self._tts_pad
+        return after
 
     def _first_codes(self, hidden: torch.Tensor, replies: list[_Reply]) -> list[int]:
         logits = self._net.codec_head(hidden).masked_fill(self._forbidden, float("-inf"))

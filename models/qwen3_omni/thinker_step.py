@@ -69,6 +69,7 @@ class ThinkerStep:
         def run() -> torch.Tensor:
             plan.begin()
             places = staging.device["place"].float().expand(3, -1)
+            out: torch.Tensor
             out, _ = self._model(self._model.embed_tokens(staging.device["ids"]), places, plan)
             return out
 
