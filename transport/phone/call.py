@@ -129,6 +129,7 @@ class PhoneCall:
             service.config.session, pacing=speaker.pacing, player_pauses=speaker.pauses, output_buffer_events=True
         )
         settings = service.settings(policy.session(self._tools.definitions(session), session))
+        settings = replace(settings, echo_canceller=True)  # what a handset or a speakerphone sends back
         self._call = service.open(settings, self._emit, config)
         self._recorder = open_recorder(policy, about, spec.input_rate_hz, spec.output_rate_hz)
         self._over: Hangup | None = None

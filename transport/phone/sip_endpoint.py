@@ -168,13 +168,15 @@ class SipEndpoint:
             call.request(request)
 
     def _cancelled(self, cancel: SipRequest) -> None:
-        invite = self._transactions.invite_of(cancel)
-        call = self._ringing.get((cancel.call_id or "", from_tag(cancel))) if invite is not None else None
-        if call is None:
+        """Where it is too late for it, it is answered so all the same, and changes nothing (RFC 3261 section 9.2)."""
+        found = self._transactions.invite_of(cancel)
+        if found is None:
             self.answer(cancel, respond(cancel, 481))
             return
-        self.answer(cancel, respond(cancel, 200, call.dialog.local_tag))
-        call.cancelled()
+        _, answered = found
+        self.answer(cancel, respond(cancel, 200, to_tag(answered) if answered is not None else ""))
+        if (call := self._ringing.get((cancel.call_id or "", from_tag(cancel)))) is not None:
+            call.cancelled()
 
     def _arm(self) -> None:
         """The timer follows the transactions."""

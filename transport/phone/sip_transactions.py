@@ -107,12 +107,10 @@ class Transactions:
         again = not transaction.peer.reliable or response.status_code < 300
         self._schedule(transaction, again_s=now + T1_S if again else float("inf"), over_s=now + LIFE_S)
 
-    def invite_of(self, cancel: SipRequest) -> SipRequest | None:
-        """What a CANCEL is about, while it is not answered (RFC 3261 section 9.2)."""
+    def invite_of(self, cancel: SipRequest) -> tuple[SipRequest, SipResponse | None] | None:
+        """What a CANCEL is about, and our last answer to that (RFC 3261 section 9.2); None: nothing that is known."""
         transaction = self._all.get((*_server_key(cancel)[:-1], "INVITE"))
-        if transaction is None or (transaction.answer is not None and transaction.answer.status_code >= 200):
-            return None
-        return transaction.request
+        return None if transaction is None else (transaction.request, transaction.answer)
 
     def _acknowledged(self, ack: SipRequest, known: _Transaction | None, now: float) -> SipRequest | None:
         """The ACK of an error is ours, of a 200 the call's; that one has a branch of its own."""

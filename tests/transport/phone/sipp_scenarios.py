@@ -63,9 +63,10 @@ def refused(status: int) -> str:
 SCENARIOS = {
     "call": invite() + TRYING + answer(200) + ACK + pause(700) + BYE,
     # The INVITE and the BYE come twice each, as if our answers were lost.
-    "twice": invite() + TRYING + answer(200) + invite(again=False) + answer(200) + ACK + pause(300) + BYE + BYE,
-    # Our 200 must come again until the ACK.
-    "late ack": invite() + TRYING + answer(200) + answer(200) + answer(200) + ACK + pause(300) + BYE,
+    "twice": invite() + TRYING + answer(200) + invite(again=False) + pause(300) + ACK + pause(300) + BYE
+    + send("BYE", 2, again=False) + pause(200),
+    # Our 200 must come again until the ACK (sipp takes no notice of a message that it has had).
+    "late ack": invite() + TRYING + answer(200) + pause(2500) + ACK + pause(300) + BYE,
     # It never comes: we end the call with a BYE of our own.
     "no ack": invite() + TRYING + answer(200) + "<recv request=\"BYE\" timeout=\"60000\"/>" + """<send><![CDATA[
 SIP/2.0 200 OK
@@ -84,7 +85,7 @@ Content-Length: 0
     "cancel at once": invite() + answer(100) + CANCEL + answer(200) + answer(487) + ACK_ERROR,
     "cancel while ringing": invite() + answer(100) + answer(180) + pause(400) + CANCEL + answer(200) + answer(487)
     + ACK_ERROR,
-    "cancel too late": invite() + TRYING + answer(200) + CANCEL + answer(481) + ACK + pause(200) + BYE,
+    "cancel too late": invite() + TRYING + answer(200) + CANCEL + answer(200) + ACK + pause(200) + BYE,
     "bye before ack": invite() + TRYING + answer(200) + BYE,
     "unknown extension": invite(extra="Require: 100rel\n") + refused(420),
     "short timer": invite(extra="Supported: timer\nSession-Expires: 30\n") + refused(422),
@@ -92,7 +93,7 @@ Content-Length: 0
     "unknown method": send("PUBLISH", to="") + answer(405),
     "stray bye": send("BYE", to=";tag=nobody") + answer(481),
     # What no parser likes is answered with 400, and the next call is one like any other.
-    "malformed": f"<send>{message('INVITE', to='').replace('CSeq: 1 INVITE', 'CSeq: 1 NOTIFY')}</send>" + answer(400),
+    "malformed": f"<send>{message('INVITE', to='').replace('INVITE sip:', 'INVITE http:')}</send>" + answer(400),
 }  # fmt: skip
 
 
@@ -122,7 +123,6 @@ def verified(method: str, n: int = 1) -> str:
 
 
 CHALLENGE = '\nWWW-Authenticate: Digest realm="trunk", nonce="n1", qop="auth", algorithm=MD5'
-PROXY = '\nProxy-Authenticate: Digest realm="trunk", nonce="n2", algorithm=MD5'
 
 SCENARIOS |= {
     # A trunk: it challenges, grants two seconds, and is registered at again before they are over.
@@ -130,7 +130,7 @@ SCENARIOS |= {
     + reply(200, "OK", ";expires=2") + asked("REGISTER") + reply(401, "Unauthorized", CHALLENGE)
     + verified("REGISTER", 2) + reply(200, "OK", ";expires=3600"),
     # And one that lets calls out with a password alone.
-    "trunk": asked("INVITE") + reply(407, "Proxy Authentication Required", PROXY) + asked("ACK")
+    "trunk": asked("INVITE") + reply(401, "Unauthorized", CHALLENGE) + asked("ACK")
     + verified("INVITE") + reply(180, "Ringing") + pause(300)
     + reply(200, "OK", body=SDP.format(codec=0, name="PCMU")) + asked("ACK") + asked("BYE") + reply(200, "OK", tag=""),
     "busy callee": asked("INVITE") + reply(486, "Busy Here") + asked("ACK"),
