@@ -86,10 +86,10 @@ class Line:
 
 
 def said(caller: int, turn: int) -> tuple[Segment, ...]:
-    """Audio in two pieces; now and then a picture, now and then text."""
+    """Audio in two pieces; now and then a picture (of a size that needs no resizing, so no Pillow), or text."""
     pcm = question(0.5 + 0.3 * caller, seed=10 * caller + turn)
     at = len(pcm) // 3
-    picture = (Frame(np.full((56, 84, 3), 40 * caller, np.uint8)),) if caller % 2 else ()
+    picture = (Frame(np.full((64, 96, 3), 40 * caller, np.uint8)),) if caller % 2 else ()
     if turn and caller == 2:
         return Begin("user"), Text("and what then?"), End()
     return Begin("user"), *picture, Audio(pcm[:at]), Audio(pcm[at:], final=True), End()

@@ -138,6 +138,9 @@ class ServerFull(ServerError):
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
+    def as_error(self) -> dict[str, Any]:
+        return {**super().as_error(), "retry_after_s": self.retry_after_s}
+
 
 class ContextFull(ServerError):
     """The conversation (or all of them together) holds more than the model's cache: delete items."""

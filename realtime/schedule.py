@@ -59,9 +59,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.speaking_share <= 1:
-            raise ValueError(
-                f"EngineConfig.speaking_share lies above 0 and is at most 1, not {self.speaking_share}"
-            )
+            raise ValueError(f"EngineConfig.speaking_share lies above 0 and is at most 1, not {self.speaking_share}")
         for name in ("lead_ms", "ttfa_target_ms", "text_lead_tokens", "prefill_tokens", "piece_tokens", "fault_limit"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"EngineConfig.{name} must be positive, not {getattr(self, name)}")

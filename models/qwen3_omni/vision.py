@@ -72,14 +72,20 @@ def fitted(height: int, width: int, multiple: int, pixels_min: int, pixels_max: 
     return rows * multiple, columns * multiple
 
 
+def _resized(frame: Pixels, height: int, width: int) -> Pixels:
+    if frame.shape[:2] == (height, width):
+        return frame
+    from PIL import Image  # only what has another size needs it
+
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+
+
 def cut(frames: Sequence[Pixels], config: VisionConfig, pixels_max: int | None = None) -> Patches:
     """Resizes one or two frames to the first one's fitted size and cuts them into patches; one frame stands twice."""
     budget = pixels_max or config.pixels_max
     height, width = frames[0].shape[:2]
     height, width = fitted(height, width, config.patch * config.merge, min(config.pixels_min, budget), budget)
-    from PIL import Image  # only who is shown something needs it
-
-    images = [np.asarray(Image.fromarray(f).resize((width, height), Image.Resampling.BICUBIC)) for f in frames]
+    images = [_resized(frame, height, width) for frame in frames]
     images += [images[-1]] * (config.temporal_patch - len(images))
     # [frame, rows, merge, patch, columns, merge, patch, channel] -> merged patches, then channel, frame, row, column
     rows, columns, side = height // config.patch, width // config.patch, config.patch

@@ -227,6 +227,7 @@ def test_a_full_server_says_so_and_hangs_up() -> None:
     script = Script(SmallEngine(refuse=True))
     script.say(0.1)
     assert script.errors() == ["server_full"]
+    assert script.last("error")["error"]["retry_after_s"] == 5.0
     assert script.hangup is not None
     assert script.hangup.code == 1013
     script.wait(1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from openai.types.realtime import RateLimitsUpdatedEvent
 
 from models.base import Audio, Begin, End, Sampling
 from realtime.engine import Engine
@@ -77,6 +78,10 @@ def test_what_the_user_says_is_answered_as_if_it_had_come_whole() -> None:
     assert talk.transcript() == expected(talk)
     assert talk.last("response.done")["response"]["usage"]["input_token_details"]["audio_tokens"] > 100
     assert talk.last("parley.latency")["underrun_ms"] == 0
+    event = RateLimitsUpdatedEvent.model_validate(talk.last("rate_limits.updated"), strict=True)
+    (tokens,) = event.rate_limits  # nobody counts the sessions of this engine
+    assert tokens.limit == SPEC.context_tokens
+    assert 0 < (tokens.remaining or 0) < SPEC.context_tokens - 100
 
 
 def test_turns_cuts_and_words() -> None:
