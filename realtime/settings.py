@@ -93,6 +93,9 @@ class Settings:
     input_format: AudioFormat = PCM16
     output_format: AudioFormat = PCM16
     turn_detection: TurnDetection | None = TurnDetection()
+    echo_canceller: bool = False
+    """Our own voice is taken out of their microphone by the transport, with what it played as the far end; ours alone
+    (``parley_echo_canceller``): the API leaves echo to the client."""
     transcription: Transcription | None = None
     max_output_tokens: int | None = None
     """None is ``inf``: as many as the context holds."""
@@ -233,6 +236,12 @@ def _audio_format(name: str) -> Callable[[Settings, Any, str], Change]:
     return change
 
 
+def _echo_canceller(_: Settings, value: Any, where: str) -> Change:
+    if not isinstance(value, bool):
+        raise InvalidField(f"{where} is true or false", param=where)
+    return {"echo_canceller": value}
+
+
 def _transcription(_: Settings, value: Any, where: str) -> Change:
     if value is None:
         return {"transcription": None}
@@ -281,6 +290,7 @@ _AUDIO_FIELDS: dict[str, dict[str, Callable[[Settings, Any, str], Change]]] = {
         "format": _audio_format("input_format"),
         "transcription": _transcription,
         "turn_detection": _turn_detection,
+        "parley_echo_canceller": _echo_canceller,
     },
     "output": {"format": _audio_format("output_format"), "voice": _voice},
 }
@@ -328,6 +338,8 @@ def session_object(settings: Settings, session_id: str, expires_at_s: int | None
             "output": {"format": format_object(settings.output_format), "voice": settings.voice, "speed": 1.0},
         },
     }
+    if settings.echo_canceller:
+        shown["audio"]["input"]["parley_echo_canceller"] = True
     for name in ("temperature", "top_p", "top_k", "repetition_penalty", "seed"):
         if getattr(settings, name) is not None:
             shown[name] = getattr(settings, name)

@@ -15,11 +15,12 @@ kept wheel of it. Nothing is loaded before the first call that needs it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
-from models.base import Pcm
-from realtime.events import Pcm16
+from models.base import Pcm, Spec
+from realtime.events import AudioIn, Effect, Flush, Input, Pcm16, Play
 from realtime.pcm import to_float, to_int16
 from transport.media import Resampler
 
@@ -35,8 +36,10 @@ ENOUGH_S = 0.7
 """From the beginning of our speech to the first estimate."""
 LEAST_S = 0.5
 """Of either signal must be compared."""
-SURE, SURER = 0.6, 0.75
-"""Least correlation of the levels, twice in a row: for a first estimate, and for another one."""
+SURE, SURER = 0.6, 0.7
+"""Least correlation of the levels, twice in a row: for a first estimate, and for another one..."""
+CHANCE_FRAMES = 18
+"""...and more where less is compared: two syllables always go together somewhere."""
 ACTIVE, MOVES = 1.0, 0.1
 """Level of a frame in which we speak; least deviation of a signal that says anything (both as `_level` counts)."""
 MARGIN_S = 0.06
@@ -96,6 +99,35 @@ class EchoCanceller:
 
     def _wrap(self, pcm: Pcm16):  # type: ignore[no-untyped-def]  # livekit's, loaded late
         return self._frame(bytearray(pcm.tobytes()), RATE_HZ, 1, FRAME)
+
+
+class EchoGuard:
+    """Between a transport and its session: takes our voice out of what they hear while ``wanted()``."""
+
+    def __init__(self, spec: Spec, wanted: Callable[[], bool]) -> None:
+        self._spec = spec
+        self._wanted = wanted
+        self._canceller: EchoCanceller | None = None
+
+    def heard(self, event: Input) -> Input:
+        """What the session gets instead; anything but audio as it is."""
+        if not isinstance(event, AudioIn):
+            return event
+        if not self._wanted():
+            self._canceller = None
+            return event
+        if self._canceller is None:
+            self._canceller = EchoCanceller(self._spec.input_rate_hz, self._spec.output_rate_hz)
+        return AudioIn(self._canceller.heard(event.pcm))
+
+    def played(self, effect: Effect) -> None:
+        """What the transport gets."""
+        if self._canceller is None:
+            return
+        if isinstance(effect, Play):
+            self._canceller.played(effect.pcm)
+        elif isinstance(effect, Flush):
+            self._canceller.cut()
 
 
 class Reference:
@@ -161,7 +193,7 @@ class DelayEstimator:
         lags = range(min(round(LONGEST_S * 100), length - round(LEAST_S * 100)))
         scores = [_together(far[: length - lag], near[lag:]) for lag in lags]
         best = int(np.argmax(scores))
-        needed = SURE if self.delay_s is None else SURER
+        needed = (SURE if self.delay_s is None else SURER) + CHANCE_FRAMES / (length - best)
         if scores[best] >= needed and self._seen is not None and abs(best - self._seen) <= 2:
             self.delay_s = best / 100
         self._seen = best if scores[best] >= needed else None

@@ -26,6 +26,7 @@ from realtime.session import Session
 from realtime.session_config import SessionConfig
 from realtime.settings import Dialect, Settings
 from transport.auth import Caller, Denied, Gate
+from transport.echo import EchoGuard
 from transport.metrics import Metrics
 from transport.phone.config import PhoneConfig
 
@@ -73,8 +74,11 @@ class Watched:
 class Call:
     """One session as its transport holds it."""
 
-    def __init__(self, pump: Pump, watched: Watched, metrics: Metrics, ended: Callable[[Call], None]) -> None:
+    def __init__(
+        self, pump: Pump, watched: Watched, echo: EchoGuard, metrics: Metrics, ended: Callable[[Call], None]
+    ) -> None:
         self.session = watched.session
+        self._echo = echo
         self.settled = watched.settled
         """Set once the engine has let the session in, or refused it (then a Hangup was emitted)."""
         self._pump = pump
@@ -94,7 +98,7 @@ class Call:
 
     def feed(self, event: Input) -> None:
         """Plain call; whatever follows from it has been emitted when it returns."""
-        self._pump.feed(event)
+        self._pump.feed(self._echo.heard(event))
 
     def close(self) -> None:
         """The transport is gone. Once."""
@@ -228,12 +232,15 @@ class Service:
             return sessions[0]
 
         def watched(effect: Effect) -> None:
+            echo.played(effect)
             if isinstance(effect, Send):
                 self._note(pump.number, effect.event)
             emit(effect)
 
         pump = self._pumps.open(make, watched)
-        call = Call(pump, sessions[0], self.metrics, self._calls.discard)
+        session = sessions[0].session
+        echo = EchoGuard(self.spec, lambda: session.settings.echo_canceller)
+        call = Call(pump, sessions[0], echo, self.metrics, self._calls.discard)
         self._calls.add(call)
         return call
 

@@ -1,0 +1,123 @@
+"""Our own voice, taken out of a microphone: at any delay and level, and theirs left in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.base import Pcm, Spec
+from realtime.events import AudioIn, Flush, Play, Wake
+from realtime.pcm import to_int16
+from transport.echo import FRAME, RATE_HZ, DelayEstimator, EchoCanceller, EchoGuard, Reference
+
+OUT_HZ = 24_000
+SPEC = Spec("toy", RATE_HZ, OUT_HZ, 1920, 2, ("a",), 4000)
+
+
+def speech(seconds: float, seed: int, rate_hz: int) -> Pcm:
+    """Noise in syllables: what a canceller and an estimator of levels need of speech."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(rate_hz // 20, rate_hz // 4, int(seconds * 20) + 1)
+    beats = np.repeat(rng.uniform(0, 1, len(lengths)) > 0.4, lengths)[: int(seconds * rate_hz)]
+    smooth = np.convolve(beats, np.hanning(rate_hz // 50) / (rate_hz // 100), "same")
+    return np.asarray(rng.normal(0, 0.1, int(seconds * rate_hz)) * smooth, np.float32)
+
+
+def level_db(pcm: Pcm) -> float:
+    return float(10 * np.log10(np.mean(pcm.astype(np.float64) ** 2) + 1e-12))
+
+
+def delayed(pcm: Pcm, delay_s: float, gain: float) -> Pcm:
+    away = int(delay_s * RATE_HZ)
+    return np.concatenate([np.zeros(away, np.float32), gain * pcm])[: len(pcm)]
+
+
+def call(far: Pcm, near: Pcm, ahead_s: float = 0.1) -> tuple[EchoCanceller, Pcm]:
+    """Plays ``far`` (16 kHz here) a little ahead of its time, as a session does; gives what is left of ``near``."""
+    canceller = EchoCanceller(RATE_HZ, RATE_HZ)
+    ahead = int(ahead_s * RATE_HZ)
+    clean = []
+    for start in range(0, len(near), 320):
+        first = 0 if start == 0 else start + ahead
+        canceller.played(to_int16(far[first : start + 320 + ahead]))
+        clean.append(canceller.heard(near[start : start + 320]))
+    return canceller, np.concatenate(clean)
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize("gain", [0.5, 0.1])
+def test_an_echo_falls_below_what_counts_as_speech(delay_s: float, gain: float) -> None:
+    far = speech(6, 1, RATE_HZ)
+    canceller, clean = call(far, delayed(far, delay_s, gain))
+    assert level_db(clean[-2 * RATE_HZ :]) < -50  # the detector's gate
+    assert canceller.delay_s == pytest.approx(delay_s + 0.02, abs=0.04)
+
+
+def test_their_voice_comes_through_while_we_are_silent() -> None:
+    far, near = np.zeros(4 * RATE_HZ, np.float32), speech(4, 2, RATE_HZ)
+    _, clean = call(far, near)
+    assert len(clean) == len(near)
+    assert level_db(clean[RATE_HZ:]) == pytest.approx(level_db(near[RATE_HZ:]), abs=1.5)
+
+
+def test_their_voice_comes_through_over_ours() -> None:
+    far, near = speech(8, 3, RATE_HZ), speech(8, 4, RATE_HZ)
+    near[: 5 * RATE_HZ] = 0
+    _, clean = call(far, delayed(far, 0.1, 0.2) + near)
+    assert level_db(clean[5 * RATE_HZ :]) > level_db(near[5 * RATE_HZ :]) - 6
+    assert level_db(clean[3 * RATE_HZ : 5 * RATE_HZ]) < -50
+
+
+def test_chunks_of_any_size_lose_nothing() -> None:
+    near = speech(1, 5, RATE_HZ)
+    canceller = EchoCanceller(RATE_HZ, OUT_HZ)
+    sizes = [1, 7, 160, 320, 333, 4000]
+    given, at = 0, 0
+    while at < len(near):
+        piece = near[at : at + sizes[at % len(sizes)]]
+        given += len(canceller.heard(piece))
+        at += len(piece)
+    assert len(near) - FRAME < given <= len(near)
+
+
+def test_what_was_cut_is_no_reference() -> None:
+    reference = Reference()
+    reference.push(np.full(3 * FRAME, 9, np.int16))
+    assert reference.take().any()
+    reference.cut()
+    assert not reference.take().any()
+    assert reference.delayed(1).any()
+    assert not reference.delayed(100).any()
+
+
+def test_a_delay_is_not_made_up() -> None:
+    estimator = DelayEstimator()
+    far, near = to_int16(speech(10, 6, RATE_HZ)), to_int16(speech(10, 7, RATE_HZ))
+    for start in range(0, len(far), FRAME):
+        estimator.push(far[start : start + FRAME], near[start : start + FRAME] // 100)
+    assert estimator.delay_s is None
+
+
+def test_a_delay_is_kept_while_they_speak() -> None:
+    estimator = DelayEstimator()
+    far = speech(4, 8, RATE_HZ)
+    near = delayed(far, 0.5, 0.3)
+    silence = np.zeros(4 * RATE_HZ, np.float32)
+    ours, heard = np.concatenate([far, silence]), np.concatenate([near, speech(4, 9, RATE_HZ)])
+    for start in range(0, len(ours), FRAME):
+        estimator.push(to_int16(ours[start : start + FRAME]), to_int16(heard[start : start + FRAME]))
+    assert estimator.delay_s == pytest.approx(0.5, abs=0.02)
+
+
+def test_only_who_asks_for_it_gets_it() -> None:
+    wanted = False
+    guard = EchoGuard(SPEC, lambda: wanted)
+    audio = AudioIn(speech(0.02, 1, RATE_HZ))
+    assert guard.heard(audio) is audio
+    wanted = True
+    assert guard.heard(audio) is not audio
+    assert isinstance(guard.heard(Wake()), Wake)
+    guard.played(Play("r", "i", 0, np.zeros(1920, np.int16)))
+    guard.played(Flush())
+    wanted = False
+    assert guard.heard(audio) is audio
