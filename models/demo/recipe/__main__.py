@@ -9,7 +9,8 @@
     export              the checkpoint folder
     evaluate            the table, against an exported checkpoint; --quick a quarter of the cases
 
-Files under way lie in `$PARLEY_DEMO_WORK`, or `.work/demo` beside the sources.
+Files under way lie in `$PARLEY_DEMO_WORK`, or `.work/demo` beside the sources. Where that is empty, training goes on
+from the checkpoint that ships.
 """
 
 import argparse
@@ -19,15 +20,45 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from . import codec, evaluate, evaluate_speech, export, export_speech, hear, lessons, pool, see, shapes, speak, think
+from . import (
+    codec,
+    evaluate,
+    evaluate_speech,
+    export,
+    export_speech,
+    hear,
+    lessons,
+    pool,
+    see,
+    shapes,
+    speak,
+    think,
+    warm,
+)
 from . import tokenizer as vocabulary
 from .reference import Reference
 from .work import Progress, work_folder
 
+SHIPPED = Path(__file__).parents[1] / "checkpoint"
 SHARDS = pool.PLAIN_SHARDS + 2
 SHARES = {"hear": 0.22, "see": 0.05, "read": 0.06, "think": 0.32, "codec": 0.15, "speak": 0.2}
 """How `all` shares its minutes."""
-_TYPED = lessons.Shares(text=1.0, imagined=0.6, transcribe=0.25, tools=0.02, silent=0.0, look=0.0, camera=0.0)
+ALONE = ("hear", "see", "read")
+"""Stages whose work is over once `think` has begun."""
+_TYPED = lessons.Shares(
+    text=1.0, imagined=0.6, transcribe=0.25, tools=0.02, silent=0.0, look=0.0, camera=0.0, turns=(0.8, 0.12, 0.08)
+)
+_HEARD = lessons.Shares(
+    text=0.3,
+    imagined=0.7,
+    transcribe=0.25,
+    tools=0.05,
+    instructions=0.08,
+    look=0.02,
+    camera=0.0,
+    turns=(0.75, 0.15, 0.1),
+)
+"""What a short training can teach: few pictures, few long conversations."""
 
 
 def make_tokenizer(work: Path) -> None:
@@ -53,7 +84,7 @@ def trainers(work: Path) -> dict[str, Callable[[float], object]]:
         "hear": lambda minutes: hear.train(work, minutes),
         "see": lambda minutes: see.train(work, minutes),
         "read": lambda minutes: think.train(work, minutes, batch=24, shares=_TYPED, rate=2e-3, save_as="read.pt"),
-        "think": lambda minutes: think.train(work, minutes),
+        "think": lambda minutes: think.train(work, minutes, batch=16, shares=_HEARD),
         "codec": lambda minutes: codec.train(minutes),
         "speak": lambda minutes: speak.train(minutes),
     }
@@ -78,19 +109,21 @@ def main() -> None:
     options = parser.parse_args()
     work = work_folder()
     folder = options.checkpoint or work / "checkpoint"
+    if options.stage not in ("evaluate", "export") and warm.restore(work, SHIPPED):
+        print(f"nothing in {work}: going on from {SHIPPED}")
     every = options.stage == "all"
     if every or options.stage == "tokenizer":
         make_tokenizer(work)
     if every or options.stage == "pool":
         make_pool(work)
     for stage, train in trainers(work).items():
-        if every:
+        if every and not (stage in ALONE and (work / "think.pt").exists()):
             train(options.minutes * SHARES[stage])
         elif options.stage == stage:
             train(options.minutes)
     if every or options.stage == "export":
         export_speech.export(speak.train(0))
-        export.export(work, folder)
+        warm.keep(work, export.export(work, folder))
     if every or options.stage == "evaluate":
         evaluated(folder, 0.25 if options.quick else 1.0)
 

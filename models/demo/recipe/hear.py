@@ -5,6 +5,7 @@ share of the letters is nearly its share of the time: for the first steps the to
 frame, which saves CTC most of its search. In its middle it learns to write phones (`phones.py`).
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeAudioEncoderConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
-from . import augment, grammar, mel, pool, shapes, tokenizer
+from . import augment, bridge, grammar, mel, pool, shapes, tokenizer
 from .phones import Dictionary
 from .work import mixed_precision
 
@@ -35,7 +37,12 @@ EVEN_STEPS = 500
 """Steps during which the even alignment is taught beside CTC."""
 FULL_AMOUNT_STEPS = 12000
 """Steps until perturbation has grown to its full amount."""
-RATE = 1.5e-3
+RATE = 1.2e-3
+
+
+def vocabulary_embeddings(work: Path) -> Tensor:
+    """The frozen table of embeddings, float32 [pieces, hidden]."""
+    return load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"].float()
 
 
 def token_count(mel_frames: int) -> int:
@@ -145,6 +152,13 @@ class Hearing(nn.Module):
         with torch.no_grad():
             self.tower.conv_out.weight *= 5  # as loud as the position embedding that is added to it
 
+    def tie(self, bpe: Tokenizer, embeddings: Tensor) -> None:
+        """The CTC head compares with `embeddings` [pieces, hidden] from now on, and learns no more (`bridge.py`)."""
+        weight, bias = bridge.head(bpe, embeddings)
+        self.head.weight.data.copy_(weight)
+        self.head.bias.data.copy_(bias)
+        self.head.requires_grad_(False)
+
     def _keep(self, _layer: nn.Module, _inputs: object, output: tuple[Tensor, ...]) -> None:
         self._middle = output[0]
 
@@ -197,10 +211,11 @@ def optimizer_of(model: nn.Module, rate: float) -> torch.optim.AdamW:
 
 
 def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 24) -> None:
-    """Trains for so many minutes of wall time, from where `hear.pt` stopped."""
+    """Trains for so many minutes of wall time, from where `hear.pt` stopped, the rate falling on a cosine."""
     torch.manual_seed(1)
     path, bpe = work / "hear.pt", tokenizer.load(work / "tokenizer")
     model, step = Hearing(), 0
+    model.tie(bpe, vocabulary_embeddings(work))
     optimizer = optimizer_of(model, RATE)
     if path.exists():
         state = torch.load(path)
@@ -214,8 +229,9 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     stop_s += minutes * 60
     total = 0.0
     for examples in loader:
+        gone = min(1 - (stop_s - time.monotonic()) / (minutes * 60), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min((step + 1) / 150, 1.0)
+            group["lr"] = RATE * min((step + 1) / 150, 1.0) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * gone)))
         with mixed_precision():
             hidden = model([e.mel for e in examples])
             loss = ctc_loss(model.head, hidden, [e.labels for e in examples])

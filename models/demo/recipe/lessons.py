@@ -55,6 +55,8 @@ class Shares:
     """Conversations about what the camera shows."""
     camera: float = 0.12
     """Other turns during which the camera shows something all the same."""
+    turns: tuple[float, float, float] = (0.6, 0.22, 0.18)
+    """Of how many turns a conversation is: one, two, three."""
     cut: float = 0.06
     """Replies in the past that were cut off."""
 
@@ -114,7 +116,7 @@ class Teacher:
         names = {chat.name_of(tool) for tool in offered}
         before: list[Turn] = []
         spoken: list[Tensor] = []
-        count = rng.choices((1, 2, 3), (0.6, 0.22, 0.18))[0]
+        count = rng.choices((1, 2, 3), shares.turns)[0]
         look = rng.random() < shares.look
         transcribe = rng.random() < shares.transcribe
         for index in range(count):

@@ -78,7 +78,7 @@ class Reference:
         self.bpe = tokenizer.load(folder)
         weights = {name: value for file in folder.glob("model*.safetensors") for name, value in load_file(file).items()}
         self.model = Thinking(weights["thinker.model.embed_tokens.weight"].float())
-        self.model.load_state_dict(_own_names(weights), strict=False)
+        self.model.load_state_dict(own_names(weights), strict=False)
         self.model.eval()
         self.end = self.bpe.token_to_id("<|im_end|>")
 
@@ -161,27 +161,33 @@ def call_of(reply: str) -> tuple[str, dict[str, str]] | None:
         return None
 
 
-def _own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Released names -> those of `Thinking`, experts put together."""
+_THINKER = {
+    "thinker.audio_tower.": "hearing.tower.",
+    "thinker.visual.": "visual.",
+    "thinker.model.": "text.",
+    "thinker.lm_head.": "lm_head.",
+}
+"""Released names of tensors -> those of `Thinking`."""
+TALKER = {"talker.": ""}
+
+
+def own_names(weights: dict[str, Tensor], names: dict[str, str] | None = None) -> dict[str, Tensor]:
+    """float32 tensors of a released checkpoint by our modules' names (the thinker's, or `TALKER`'s), experts put
+    together as transformers has them."""
     own: dict[str, Tensor] = {}
     parts: dict[str, dict[int, dict[str, Tensor]]] = {}
     for name, value in weights.items():
-        if not name.startswith("thinker."):
+        stem = next((released for released in names or _THINKER if name.startswith(released)), None)
+        if stem is None:
             continue
-        expert = re.fullmatch(r"thinker\.model\.(.*\.experts)\.(\d+)\.(\w+)\.weight", name)
-        if expert is not None:
-            parts.setdefault(expert[1], {}).setdefault(int(expert[2]), {})[expert[3]] = value.float()
+        ours = (names or _THINKER)[stem] + name.removeprefix(stem)
+        expert = re.fullmatch(r"(.*\.experts)\.(\d+)\.(\w+)\.weight", ours)
+        if expert is None:
+            own[ours] = value.float()
         else:
-            for released, ours in (
-                ("thinker.audio_tower.", "hearing.tower."),
-                ("thinker.visual.", "visual."),
-                ("thinker.model.", "text."),
-                ("thinker.lm_head.", "lm_head."),
-            ):
-                if name.startswith(released):
-                    own[ours + name.removeprefix(released)] = value.float()
+            parts.setdefault(expert[1], {}).setdefault(int(expert[2]), {})[expert[3]] = value.float()
     for stem, experts in parts.items():
         ordered = [experts[i] for i in range(len(experts))]
-        own[f"text.{stem}.gate_up_proj"] = torch.stack([torch.cat([e["gate_proj"], e["up_proj"]]) for e in ordered])
-        own[f"text.{stem}.down_proj"] = torch.stack([e["down_proj"] for e in ordered])
+        own[f"{stem}.gate_up_proj"] = torch.stack([torch.cat([e["gate_proj"], e["up_proj"]]) for e in ordered])
+        own[f"{stem}.down_proj"] = torch.stack([e["down_proj"] for e in ordered])
     return own

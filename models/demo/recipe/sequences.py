@@ -45,7 +45,7 @@ class Layout:
     learn: list[bool] = field(default_factory=list)
     mels: list[Tensor] = field(default_factory=list)
     audio_at: list[int] = field(default_factory=list)
-    quiet_at: list[int] = field(default_factory=list)
+    imagined_at: list[int] = field(default_factory=list)
     pixels: list[Tensor] = field(default_factory=list)
     grids: list[tuple[int, int, int]] = field(default_factory=list)
     visual_at: list[int] = field(default_factory=list)
@@ -81,11 +81,10 @@ class Layout:
         self._special("<|audio_end|>")
 
     def imagined_audio(self, pieces: Sequence[int | None]) -> None:
-        """What a listener that hears perfectly would give: a piece where one is heard, None (zeros) where none is."""
+        """What a listener that hears perfectly would give: a piece where one is heard, None where none is."""
         self._special("<|audio_start|>")
         for piece in pieces:
-            if piece is None:
-                self.quiet_at.append(len(self.ids))
+            self.imagined_at.append(len(self.ids))
             self._put(self._id("<|audio_pad|>") if piece is None else piece)
         self._special("<|audio_end|>")
 
@@ -138,7 +137,7 @@ class Batch:
 
     ids, labels int64 [n, length]; positions float32 [3, n, length]; mask bool [n, length];
     audio_at, visual_at int64: places in the flattened [n * length] of the concatenated audio and picture tokens;
-    quiet_at int64: places where imagined audio is silent.
+    imagined_at int64: places of imagined audio.
     """
 
     ids: Tensor
@@ -147,7 +146,7 @@ class Batch:
     mask: Tensor
     mels: list[Tensor]
     audio_at: Tensor
-    quiet_at: Tensor
+    imagined_at: Tensor
     pixels: Tensor | None
     grids: Tensor | None
     visual_at: Tensor
@@ -177,7 +176,7 @@ def batch(sequences: Sequence[Layout], spoken: Sequence[Sequence[Tensor]]) -> Ba
         mask=padded([[1] * len(s.ids) for s in sequences], 0).bool(),
         mels=[m for s in sequences for m in s.mels],
         audio_at=places([s.audio_at for s in sequences]),
-        quiet_at=places([s.quiet_at for s in sequences]),
+        imagined_at=places([s.imagined_at for s in sequences]),
         pixels=torch.cat(pixels) if pixels else None,
         grids=torch.tensor(grids) if grids else None,
         visual_at=places([s.visual_at for s in sequences]),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -26,8 +25,8 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
     load_balancing_loss_func,
 )
 
-from . import bridge, shapes, tokenizer
-from .hear import Hearing, ctc_loss, initialise, optimizer_of
+from . import shapes, tokenizer
+from .hear import Hearing, ctc_loss, initialise, optimizer_of, vocabulary_embeddings
 from .lessons import Lessons, Shares
 from .sequences import IGNORE, Batch
 from .work import mixed_precision
@@ -35,6 +34,8 @@ from .work import mixed_precision
 CTC_WEIGHT = 0.3
 BALANCE_WEIGHT = 0.01
 RATE = 1e-3
+IMAGINED_NOISE = 0.25
+"""Added to imagined audio, beside embeddings of 0.5: the tower does not hit them exactly."""
 AVERAGE = 0.99
 """How much of the weights' running average each step keeps."""
 
@@ -60,7 +61,11 @@ class Thinking(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
         """-> logits [learned positions, vocabulary], the audio tower's output for each sound, balance loss."""
         embeds = self.text.embed_tokens(batch.ids)
-        flat = embeds.reshape(-1, embeds.shape[-1]).index_fill(0, batch.quiet_at, 0.0)
+        flat = embeds.reshape(-1, embeds.shape[-1])
+        if len(batch.imagined_at):
+            flat = flat.index_add(
+                0, batch.imagined_at, torch.randn(len(batch.imagined_at), flat.shape[1]) * IMAGINED_NOISE
+            )
         sounds: list[Tensor] = []
         if batch.mels:
             sounds = self.hearing(batch.mels)
@@ -92,8 +97,7 @@ def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, dic
     """The thinker where training stopped (or begins, with what `hear`, `see` and `read` taught), its step, the
     optimizer's state. `averaged`: with the weights' running average, which is what is exported."""
     torch.manual_seed(2)
-    embeddings = load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"]
-    model = Thinking(embeddings.float())
+    model = Thinking(vocabulary_embeddings(work))
     path = work / "think.pt"
     if path.exists():
         state = torch.load(path)
@@ -101,7 +105,6 @@ def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, dic
         return model, int(state["step"]), state["optimizer"]
     if (work / "hear.pt").exists():
         model.hearing.load_state_dict(torch.load(work / "hear.pt")["model"])
-        bridge.turn(model.hearing, embeddings.float(), work)
     if (work / "see.pt").exists():
         state = torch.load(work / "see.pt")["model"]
         tower = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}

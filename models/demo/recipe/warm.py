@@ -1,0 +1,93 @@
+"""Goes on from a checkpoint that was exported, where no work folder is left.
+
+A checkpoint holds what serves. What only training needs (the heads of the audio tower, the codec's encoder and the
+quantizer's averages) lies in its folder `training`, which no loader looks into: `keep` writes it, `restore` reads it.
+Optimizers begin anew.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..codec import PREFIX, FrameIstftConfig
+from . import codec, hear, speak, think
+from . import talker as tk
+from .reference import TALKER, own_names
+from .work import save_state
+
+KEPT = "training/kept.safetensors"
+_HEADS = ("head.", "phones.")
+
+
+def keep(work: Path, checkpoint: Path) -> Path:
+    """Writes what training needs and the exported `checkpoint` lacks."""
+    model, thought, _ = think.open_student(work, averaged=True)
+    speaker = speak.train(0)
+    voice = speaker.codec
+    kept = {f"hearing.{name}": value for name, value in model.hearing.state_dict().items() if name.startswith(_HEADS)}
+    kept |= {f"encoder.{name}": value for name, value in voice.encoder.state_dict().items()}
+    half = {name: value.detach().to(torch.float16).contiguous() for name, value in kept.items()}
+    averages = {"quantizer.counts": voice.quantizer.counts, "quantizer.sums": voice.quantizer.sums}
+    file = checkpoint / KEPT
+    file.parent.mkdir(exist_ok=True)
+    steps = {"think": thought, "codec": voice.step, "speak": speaker.step}
+    save_file(half | averages, file, metadata={name: str(step) for name, step in steps.items()})
+    return file
+
+
+def restore(work: Path, checkpoint: Path) -> bool:
+    """Fills an empty work folder (`$PARLEY_DEMO_WORK`) from a checkpoint. False, and nothing done, where training has
+    begun or there is nothing to go on from."""
+    file = checkpoint / KEPT
+    begun = any((work / name).exists() for name in ("hear.pt", "think.pt", "codec.pt", "speak.pt"))
+    if begun or not (checkpoint / "config.json").exists() or not file.exists():
+        return False
+    weights = {name: value for part in checkpoint.glob("model*.safetensors") for name, value in load_file(part).items()}
+    _tokenizer(work / "tokenizer", checkpoint, weights)
+    kept = load_file(file)
+    with safe_open(file, "pt") as opened:
+        steps = {name: int(step) for name, step in opened.metadata().items()}
+    _thinker(work, weights, kept, steps["think"])
+    _codec(weights, kept, steps["codec"])
+    _talker(weights, steps["speak"])
+    return True
+
+
+def _tokenizer(folder: Path, checkpoint: Path, weights: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
+        shutil.copy(checkpoint / name, folder / name)
+    table = "thinker.model.embed_tokens.weight"
+    save_file({table: weights[table].to(torch.bfloat16)}, folder / "embed.safetensors")
+
+
+def _thinker(work: Path, weights: dict[str, Tensor], kept: dict[str, Tensor], step: int) -> None:
+    model = think.Thinking(weights["thinker.model.embed_tokens.weight"].float())
+    heads = {name: value.float() for name, value in kept.items() if name.startswith("hearing.")}
+    model.load_state_dict(own_names(weights) | heads, strict=False)
+    state = model.state_dict()
+    optimizer = hear.optimizer_of(model, think.RATE).state_dict()
+    save_state(work / "think.pt", {"model": state, "average": state, "optimizer": optimizer, "step": step})
+
+
+def _codec(weights: dict[str, Tensor], kept: dict[str, Tensor], step: int) -> None:
+    trainer = codec.Trainer(FrameIstftConfig())
+    decoder = {name.removeprefix(PREFIX): value.float() for name, value in weights.items() if name.startswith(PREFIX)}
+    trainer.decoder.load_state_dict(decoder)
+    encoder = {n.removeprefix("encoder."): value.float() for n, value in kept.items() if n.startswith("encoder.")}
+    trainer.encoder.load_state_dict(encoder)
+    trainer.quantizer.counts.copy_(kept["quantizer.counts"])
+    trainer.quantizer.sums.copy_(kept["quantizer.sums"])
+    trainer.step = trainer.encoder_step = step
+    trainer.save()
+
+
+def _talker(weights: dict[str, Tensor], step: int) -> None:
+    trainer = speak.Trainer(codec.train(0), tk.Vocabulary.load())
+    trainer.talker.load_state_dict(own_names(weights, TALKER))
+    trainer.step = step
+    trainer.save()
