@@ -12,7 +12,8 @@ class LoadOptions:
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     dtype: str = "auto"
-    """``auto`` (bf16 on CUDA, float32 on CPU), ``float32``, ``bfloat16`` or ``float16``."""
+    """``auto`` (bf16 on CUDA, and for a large model on a CPU that computes with it; else float32), ``float32``,
+    ``bfloat16`` or ``float16``."""
     slots: int = 8
     """Conversations that may be open at once, forks included."""
     kv_tokens: int = 0

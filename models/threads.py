@@ -17,8 +17,12 @@ def choose(folder: Path, asked: int) -> int:
     """Threads for the checkpoint in ``folder``; ``asked`` wins unless it is 0. 0 = leave torch's own choice."""
     if asked:
         return asked
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return 1 if weights < SMALL_BYTES else 0
+    return 1 if is_small(folder) else 0
+
+
+def is_small(folder: Path) -> bool:
+    """The checkpoint's weights are."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) < SMALL_BYTES
 
 
 def use(count: int) -> None:

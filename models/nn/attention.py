@@ -65,8 +65,8 @@ def attend(
         return _static_step(queries, layout, layer, window, scale, backend)
     if backend == "flash":
         return _flash_paged(queries, layout, layer, window, scale)
-    if queries.is_cuda and len(layout.counts) > 1 and set(layout.counts) == {1} and window is None:
-        return _padded_step(queries, layout, layer, scale)
+    if queries.is_cuda and layout.pads_well and window is None:
+        return _padded(queries, layout, layer, scale)
     return _slot_by_slot(queries, layout, layer, window, scale, backend)
 
 
@@ -146,14 +146,18 @@ def _run(
     return _kernel(q, k, v, mask, scale, backend)[0].transpose(0, 1)
 
 
-def _padded_step(queries: torch.Tensor, plan: KvPlan, layer: int, scale: float) -> torch.Tensor:
-    """One query in each of several slots as one call, histories gathered and padded to the longest."""
-    index, seen = plan.padded
-    k, v = (pool[layer][index].transpose(1, 2) for pool in (plan.pool.keys, plan.pool.values))
-    grouped = queries.view(
-        len(queries), k.shape[1], -1, queries.shape[-1]
-    )  # [slots, kv heads, heads a kv head, head dim]
-    return F.scaled_dot_product_attention(grouped, k, v, attn_mask=seen, scale=scale).flatten(1, 2)
+def _padded(queries: torch.Tensor, plan: KvPlan, layer: int, scale: float) -> torch.Tensor:
+    """All slots as one call, queries and histories gathered and padded to the longest."""
+    padded = plan.padded
+    k, v = (pool[layer][padded.keys].transpose(1, 2) for pool in (plan.pool.keys, plan.pool.values))
+    q = queries[padded.queries]  # [slots, most, heads, head dim]
+    slots, most, heads, size = q.shape
+    # The heads that share a key head become rows of one product, so no key is repeated.
+    grouped = q.view(slots, most, k.shape[1], -1, size).permute(0, 2, 3, 1, 4)
+    seen = padded.seen.repeat(1, 1, grouped.shape[2], 1)
+    out = F.scaled_dot_product_attention(grouped.flatten(2, 3), k, v, attn_mask=seen, scale=scale)
+    out = out.view(grouped.shape).permute(0, 3, 1, 2, 4).reshape(-1, heads, size)
+    return out[padded.back]
 
 
 def reads_pages(device: str, dtype: torch.dtype) -> bool:

@@ -183,6 +183,22 @@ class KvPool:
 
 
 @dataclass(frozen=True, eq=False)
+class Padded:
+    """A plan as one rectangle: rows are slots, the longest is full.
+
+    keys     int64 [slots, longest], places in the pool
+    queries  int64 [slots, most], places in the packed queries
+    seen     bool [slots, 1, most, longest], True where a query sees a key
+    back     int64 [total], where in [slots * most] each packed query is
+    """
+
+    keys: torch.Tensor
+    queries: torch.Tensor
+    seen: torch.Tensor
+    back: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class KvPlan:
     """One packed forward: slot i has ``counts[i]`` new positions after ``starts[i]`` old ones.
 
@@ -246,17 +262,29 @@ class KvPlan:
                 found.append(torch.from_numpy(self.pool.flat(table, 0, length)).to(self.pool.device))
         return found
 
+    @property
+    def pads_well(self) -> bool:
+        """Of one call over all slots, padded to the longest, not too much would be padding."""
+        return len(self.counts) > 1 and len(self.counts) * max(self.counts) <= 4 * sum(self.counts)
+
     @cached_property
-    def padded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """For a step of one query a slot: int64 [slots, longest] places in the pool and bool [slots, 1, 1, longest],
-        True where there is a position."""
-        longest = max(self.lengths)
-        index = np.zeros((len(self.tables), longest), np.int64)
+    def padded(self) -> Padded:
+        """All slots side by side."""
+        longest, most = max(self.lengths), max(self.counts)
+        keys = np.zeros((len(self.tables), longest), np.int64)
         for row, (table, length) in enumerate(zip(self.tables, self.lengths, strict=True)):
-            index[row, :length] = self.pool.flat(table, 0, length)
-        seen = np.arange(longest) < np.array(self.lengths)[:, None]
+            keys[row, :length] = self.pool.flat(table, 0, length)
+        begins = np.cumsum([0, *self.counts[:-1]])
+        column = np.arange(most)
+        counts = np.array(self.counts)[:, None]
+        real = column < counts
+        queries = np.where(real, begins[:, None] + column, 0)
+        newest = np.where(real, np.array(self.starts)[:, None] + column, 0)  # padding sees key 0, so that it is finite
+        seen = np.arange(longest) <= newest[..., None]
+        back = np.flatnonzero(real)
         device = self.pool.device
-        return torch.from_numpy(index).to(device), torch.from_numpy(seen[:, None, None]).to(device)
+        whole = (torch.from_numpy(x).to(device) for x in (keys, queries, seen[:, None], back))
+        return Padded(*whole)
 
     @cached_property
     def block_table(self) -> torch.Tensor:

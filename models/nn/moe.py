@@ -6,6 +6,8 @@ Expert weights are fused over experts: ``gate_up`` [experts, 2 * inner, hidden] 
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 
@@ -16,7 +18,7 @@ FEW_PAIRS = 128
 """Pairs of token and expert up to which, on CUDA, each is computed by itself: beyond that, too many tokens choose the
 same expert."""
 FEW_PAIRS_EXACT = 4096
-"""The same where there is no grouped product (it is for bf16)."""
+"""The same where there is no grouped product that asks nothing of the host."""
 
 DENSE_TOKENS = 16
 """Up to so many tokens a model of few experts computes all of them, on a CPU."""
@@ -39,10 +41,10 @@ def experts(
     x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
     """[n, hidden]: for each token the weighted sum of its experts' SwiGLU outputs."""
-    half = x.dtype == torch.bfloat16
-    if x.is_cuda and has_triton() and chosen.numel() <= (FEW_PAIRS if half else FEW_PAIRS_EXACT):
+    grouped = x.is_cuda and has_grouped(x.dtype)
+    if x.is_cuda and has_triton() and chosen.numel() <= (FEW_PAIRS if grouped else FEW_PAIRS_EXACT):
         return _few_tokens(x, chosen, weights, gate_up, down)
-    if x.is_cuda and half:
+    if grouped:
         return _grouped(x, chosen, weights, _wide(gate_up), _wide(down))
     if (
         isinstance(gate_up, torch.Tensor)
@@ -54,6 +56,12 @@ def experts(
     if x.shape[0] == 1:
         return _one_token(x, chosen, weights, gate_up, down)
     return _by_expert(x, chosen, weights, gate_up, down)
+
+
+@cache
+def has_grouped(dtype: torch.dtype) -> bool:
+    """torch's grouped product is one kernel for bf16 from Hopper on; elsewhere it is a loop that waits for counts."""
+    return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (9, 0)
 
 
 def glu(x: torch.Tensor) -> torch.Tensor:

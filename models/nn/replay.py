@@ -50,6 +50,8 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             results = run()
+        # What was sent for the warm-up may still be on its way from memory that the caller is about to fill.
+        torch.cuda.synchronize(self._device)
         return graph.replay, results
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
-from models import registry
+from models import registry, threads
 from models.base import CheckpointError, Codec, LoadOptions, Model, Sampling, Spec, Tokens
 from models.nn.kernels import has_triton
+from models.nn.moe import has_grouped
 from models.nn.replay import CudaCapture
 from models.nn.weights import Weights
+from models.processor import computes_bf16
 from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavConfig
 from models.qwen3_omni.config import Fields, ThinkerConfig
 from models.qwen3_omni.decoder import ThinkerNet
@@ -48,7 +50,7 @@ def load(folder: Path, options: LoadOptions, weights_of: Callable[[Path], Weight
 
     ``weights_of`` opens the folder's weights; benchmarks make them up."""
     device = _device(options.device)
-    dtype = _dtype(options.dtype, device)
+    dtype = _dtype(options.dtype, device, folder)
     before = _memory(device)
     whole = Fields.read(folder / "config.json")
     config = ThinkerConfig.of(whole.sub("thinker_config"), Fields.read(folder / "preprocessor_config.json"))
@@ -100,8 +102,8 @@ def _use_steps(
     cuda = device.type == "cuda"
     if options.graphs == "off" or (options.graphs == "auto" and not cuda):
         return
-    if cuda and thinker.dtype != torch.bfloat16 and not has_triton():
-        log.warning("no CUDA graphs: without Triton there are no experts in %s that one can hold", thinker.dtype)
+    if cuda and not (has_triton() or has_grouped(thinker.dtype)):
+        log.warning("no CUDA graphs: without Triton there are no experts here that one can hold; install triton")
         return
     capture = CudaCapture(device) if cuda else None
     thinker.use_step(capture)
@@ -175,9 +177,10 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+def _dtype(name: str, device: torch.device, folder: Path) -> torch.dtype:
+    if name == "auto":  # a small model on a CPU is bound by neither weights nor products
+        half = device.type == "cuda" or (not threads.is_small(folder) and computes_bf16())
+        return torch.bfloat16 if half else torch.float32
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in known:
         raise CheckpointError(f"dtype is one of auto, {', '.join(known)}, not {name!r}")

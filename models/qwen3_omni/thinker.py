@@ -226,8 +226,8 @@ class OmniThinker:
         flat = [piece for run in pieces for piece in run]
         ids = torch.cat([piece.ids for piece in flat])
         x, deepstack = self._inputs(flat, ids)
-        positions = torch.cat([piece.positions for piece in flat], 1).to(self._device)
-        out, accepted = self._net.model(x, positions, plan, deepstack, self._accept_layer)
+        positions = torch.cat([piece.positions for piece in flat], 1)  # kept on the host: the talker counts by them
+        out, accepted = self._net.model(x, positions.to(self._device), plan, deepstack, self._accept_layer)
         plan.advance()
         multimodal = torch.cat([torch.full((len(piece.ids),), piece.multimodal) for piece in flat])
         done, begin = [], 0

@@ -93,9 +93,28 @@ def test_a_padded_step_equals_slot_by_slot(lengths: list[int]) -> None:
     plan = pool.plan(tables, [1] * len(lengths))
     q, (k, v) = torch.randn(len(lengths), HEADS, DIM), torch.randn(2, len(lengths), KV, DIM)
     wanted = attend(q, k, v, plan, backend="plain")
-    torch.testing.assert_close(attention._padded_step(q, plan, 0, DIM**-0.5), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention._padded(q, plan, 0, DIM**-0.5), wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_the_cpu_takes_torch() -> None:
     assert best_backend("cpu", torch.bfloat16) == "sdpa"
     assert best_backend("cuda", torch.float32) == "sdpa"
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 6)), min_size=2, max_size=5))
+@settings(max_examples=15, deadline=None)
+def test_slots_side_by_side_are_slots_one_by_one(slots: list[tuple[int, int]]) -> None:
+    """What CUDA runs without flash-attn, on any device."""
+    generator = torch.Generator().manual_seed(len(slots))
+    pool = KvPool(1, KV, DIM, 4000, dtype=torch.float32)
+    tables = [KvTable() for _ in slots]
+    pool.plan(tables, [start for start, _ in slots]).advance()
+    pool.keys.normal_(generator=generator)
+    pool.values.normal_(generator=generator)
+    counts = [count for _, count in slots]
+    q = torch.randn(sum(counts), HEADS, DIM, generator=generator)
+    k, v = (torch.randn(sum(counts), KV, DIM, generator=generator) for _ in range(2))
+    plan = pool.plan(tables, counts)
+    wanted = attend(q, k, v, plan, backend="plain")
+    torch.testing.assert_close(attention._padded(q, plan, 0, DIM**-0.5), wanted, atol=1e-5, rtol=1e-5)
+    assert plan.pads_well == (len(counts) * max(counts) <= 4 * sum(counts))
