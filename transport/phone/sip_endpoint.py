@@ -173,9 +173,10 @@ class SipEndpoint:
         if found is None:
             self.answer(cancel, respond(cancel, 481))
             return
-        _, answered = found
-        self.answer(cancel, respond(cancel, 200, to_tag(answered) if answered is not None else ""))
-        if (call := self._ringing.get((cancel.call_id or "", from_tag(cancel)))) is not None:
+        call, (_, answered) = self._ringing.get((cancel.call_id or "", from_tag(cancel))), found
+        tag = call.dialog.local_tag if call is not None else to_tag(answered) if answered is not None else ""
+        self.answer(cancel, respond(cancel, 200, tag))
+        if call is not None:
             call.cancelled()
 
     def _arm(self) -> None:

@@ -9,13 +9,14 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import httpx
 import pytest
+from streamdouble import api as streamdouble
+from streamdouble.session import SessionConfig
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -141,23 +142,21 @@ async def test_a_call_over_a_real_connection(path: str) -> None:
             await eventually(lambda: len(streams.played) > 4000, "half a second of the greeting was played")
             streams.press("5")
             streams.press("#")
-            await eventually(lambda: bool(streams.cleared), "a key cuts")
+            before = len(streams.played)
+            await eventually(lambda: len(streams.played) > before + 2000, "the keys are answered")
             streams.stop()
             await eventually(lambda: server.service.sessions == 0, "the call is over")
 
 
 @pytest.mark.slow
 async def test_a_peer_that_nobody_here_wrote(question: Path) -> None:
-    streamdouble = pytest.importorskip("streamdouble", reason="pip install streamdouble")
-    from streamdouble.session import SessionConfig
-
     policy = Policy(greeting="Hello.")
     with LiveServer(phone=PhoneConfig(default=policy)) as server:
         config = SessionConfig(
             response_timeout_s=PATIENCE_S, custom_parameters={"number": "+15550100200", "caller": "+15550100300"}
         )
         report = await streamdouble.call(
-            f"ws://127.0.0.1:{server.port}/phone/twilio", audio_path=str(question), config=replace(config)
+            f"ws://127.0.0.1:{server.port}/phone/twilio", audio_path=str(question), config=config
         )
         assert report.spoke
         assert not report.violations
