@@ -53,7 +53,7 @@ TRYING = answer(100, optional=True) + answer(180, optional=True) + answer(183, o
 ACK = send("ACK", again=False)
 ACK_ERROR = send("ACK", again=False, branch="INVITE1")
 BYE = send("BYE", 2) + answer(200)
-CANCEL = f'<send retrans="500">{message("CANCEL", to="")}</send>'
+CANCEL = f'<send retrans="500">{message("CANCEL", to="", branch="INVITE1")}</send>'
 
 
 def refused(status: int) -> str:
