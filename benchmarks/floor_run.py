@@ -23,7 +23,6 @@ from realtime.session_config import SessionConfig
 from realtime.turns import State
 from transport.echo import EchoCanceller
 
-RTP, SOCKET = Line(jitter_s=0.04, pauses=False), Line(jitter_s=0.02, pauses=True)
 RTP_PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0)  # as in transport/rtc_audio.py
 SOCKET_PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=50.0)
 PATIENCE_S = 6.0
@@ -112,7 +111,7 @@ class Caller:
             engine,
             SPEC,
             setup.config(talk.pauses),
-            SOCKET if talk.pauses else RTP,
+            Line(self._rng.uniform(0.01, 0.04), self._rng.uniform(0.02, 0.07), talk.pauses),
             {"audio": {"input": {"turn_detection": setup.turn}}},
             seed=talk.seed,
             echo=echo_path(talk.seed, *talk.echo) if talk.echo else None,

@@ -38,8 +38,6 @@ from transport.echo import EchoCanceller
 
 MIC = RATE_HZ // 50
 OUT_HZ = 24_000
-UPLINK_S, DOWNLINK_S = 0.02, 0.02
-"""A network's way in either direction."""
 REPORT_EVERY_S = 0.1
 
 
@@ -55,8 +53,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Line:
-    """How the listener is connected. ``jitter_s``: what its buffer holds. ``pauses``: it obeys and reports playout."""
+    """How the listener is connected. ``way_s``: the network's, either direction. ``jitter_s``: what its buffer holds.
+    ``pauses``: it obeys and reports playout."""
 
+    way_s: float
     jitter_s: float
     pauses: bool
 
@@ -72,21 +72,21 @@ class Loudspeaker:
     _paused: bool = False
 
     def receive(self, play: Play, now: float) -> None:
-        self._waiting.append((now + DOWNLINK_S, play.item_id, play.start, play.pcm))
+        self._waiting.append((now + self.line.way_s, play.item_id, play.start, play.pcm))
 
     def cut(self, now: float) -> None:
         """A flush that was sent ``now``: RTP goes on to the end of what was on its way, others fall silent."""
         self._paused = False
         if self.line.pauses:
-            self.advance(now + DOWNLINK_S)
+            self.advance(now + self.line.way_s)
             self._waiting.clear()
 
     def pause(self, now: float) -> None:
-        self.advance(now + DOWNLINK_S)
+        self.advance(now + self.line.way_s)
         self._paused = True
 
     def resume(self, now: float) -> None:
-        self._free_s = max(self._free_s, now + DOWNLINK_S)
+        self._free_s = max(self._free_s, now + self.line.way_s)
         self._paused = False
 
     def advance(self, now: float) -> None:
@@ -140,6 +140,7 @@ class World:
     ) -> None:
         self.now = 0.0
         self.speaker = Loudspeaker(line)
+        self._way_s = line.way_s
         self.sent: list[tuple[float, dict[str, Any]]] = []
         self.states: list[tuple[float, State]] = []
         self.decided: list[tuple[float, float]] = []
@@ -191,7 +192,7 @@ class World:
             pcm += np.convolve(air, self._echo, "valid")[-MIC:]
         if self._canceller is not None:
             pcm = self._canceller.heard(pcm)
-        self._later.append((self.now + UPLINK_S, AudioIn(pcm.clip(-1, 1))))
+        self._later.append((self.now + self._way_s, AudioIn(pcm.clip(-1, 1))))
 
     def _advance(self, until_s: float) -> None:
         for _ in range(100_000):
@@ -219,7 +220,7 @@ class World:
         self.speaker.advance(self.now)
         if self.speaker.played:
             _, item, start, pcm = self.speaker.played[-1]
-            self._later.append((self.now + UPLINK_S, Played(item, start + len(pcm))))
+            self._later.append((self.now + self._way_s, Played(item, start + len(pcm))))
             self._later.sort(key=lambda entry: entry[0])
 
     def _feed(self, event: Input) -> None:
@@ -249,7 +250,7 @@ class World:
         self.sent.append((self.now, event))
         kind = event["type"]
         if kind == "input_audio_buffer.speech_stopped":
-            self.decided.append((self.now, self.now - UPLINK_S))
+            self.decided.append((self.now, self.now - self._way_s))
         elif kind == "parley.playout.pause":
             self.speaker.pause(self.now)
         elif kind == "parley.playout.resume":

@@ -10,7 +10,7 @@ With the last, every piece of audio belongs to a word. Single pieces may be wron
 longest run of pieces whose words don't go back is believed, the others are not. Without it, characters are spread
 evenly over the audio, never beyond the bound: a guess, and marked so (``proportional``).
 
-Only whole words count as heard: of a word cut short, most must have been played.
+Only whole words count as heard: of a word cut short, more than half must have been played.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 CHARACTERS_PER_S = 15.0
 """Speaking rate assumed while a reply's length isn't known yet (English, unhurried: 150 words a minute)."""
 WORD_SLACK = 0.35
-"""Share of a word that may be missing for it to count as heard; of its characters, or of its time."""
+"""Share of a word's characters that may be missing for it to count as heard, where they are spread evenly..."""
+PLAYED_SLACK = 0.5
+"""...and of its time, where the talker tells which word it says."""
 KNOWN_SHARE = 0.5
 """Share of the pieces of audio whose word must be known for the talker's word to count."""
 
@@ -95,7 +97,7 @@ class Alignment:
             runs[word] = (runs.get(word, (start, end))[0], end)
         kept = 0
         for word, (start, end) in runs.items():
-            if samples >= end - WORD_SLACK * (end - start) and (end < self.samples or self.complete):
+            if samples >= end - PLAYED_SLACK * (end - start) and (end < self.samples or self.complete):
                 kept = max(kept, word + 1)
             elif samples >= start:
                 kept = max(kept, word)

@@ -3,7 +3,8 @@
 A cough, an "uh-huh", our own echo and people in the background are one thing, somebody who wants the floor is another.
 After ``hold_after_ms`` of speech the reply is held, with all its state. Then, whichever comes first:
 
-    words that are more than listening noises, or that are not the words we just said   -> an interruption
+    words that are more than listening noises and not what we just said; one alone if it is a `TAKERS`
+                                                                                        -> an interruption
     no words known, and ``interrupt_after_ms`` of speech                                -> an interruption
     listening noises or none at all, and ``noise_after_ms`` of speech                   -> an interruption
     they are silent again, and all words are known and nothing                          -> it was nothing
@@ -24,18 +25,24 @@ from realtime.endpoint import word_set
 from realtime.turns import Event
 
 BACKCHANNELS = word_set(
-    """uh huh uhhuh mhm mm mmhm hmm hm yeah yes yep yup right okay ok sure aha ah oh i see exactly good great wow cool
-    really indeed true nice"""
+    """um er erm uh huh uhhuh mhm mm mmhm hmm hm yeah yes yep yup right okay ok sure aha ah oh i see exactly good great
+    wow cool really indeed true nice"""
 )
+TAKERS = word_set(
+    """stop wait no nope hold hang hey hello sorry excuse but actually listen enough quiet pause cancel halt please
+    again repeat help"""
+)
+"""Words that take the floor by themselves."""
 SURE_WORDS = 2
-"""Words that must be heard of speech that still goes on: the first piece of a word is often taken for another."""
+"""Other words do so together: one alone, and shorter than `OverlapRules.interrupt_after_ms`, is as likely a cough that
+was taken for a word, and the first piece of a word is often taken for another."""
 
 
 @dataclass(frozen=True)
 class OverlapRules:
     """When speech over a reply pauses it, and when it ends it."""
 
-    hold_after_ms: float = 80.0
+    hold_after_ms: float = 60.0
     interrupt_after_ms: float = 600.0
     """0: any speech cuts the reply, at once."""
     noise_after_ms: float = 1500.0
@@ -95,8 +102,11 @@ def judge(rules: OverlapRules, over: Over) -> Event | None:
     """What the floor should hear of it; None: nothing yet."""
     if rules.interrupt_after_ms == 0:
         return Event.BARGE
-    nothing = over.faint or (over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours)))
-    if not nothing and over.words is not None and (over.whole or len(words_of(over.words)) >= SURE_WORDS):
+    words = words_of(over.words or "")
+    listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
+    few = len(words) < SURE_WORDS and not (over.whole and TAKERS & set(words))
+    nothing = over.faint or listening or (few and (over.noisy or (over.whole and over.silence_ms > 0)))
+    if not nothing and not few:
         return Event.BARGE
     if not over.faint and over.speech_ms >= (rules.noise_after_ms if nothing else rules.interrupt_after_ms):
         return Event.BARGE

@@ -41,10 +41,12 @@ class Pacing:
     """Audio is sent in pieces of at least this length, except the last."""
     player_ms: float = 50.0
     """Assumed delay from sent to played, where the client doesn't report."""
+    way_ms: float = 20.0
+    """Assumed time that a report, or a pause, is on its way."""
 
     def __post_init__(self) -> None:
-        if self.piece_ms <= 0 or self.player_ms < 0:
-            raise ValueError("piece_ms must be positive and player_ms not negative")
+        if self.piece_ms <= 0 or min(self.player_ms, self.way_ms) < 0:
+            raise ValueError("piece_ms must be positive, player_ms and way_ms not negative")
         if self.ahead_ms is not None and self.ahead_ms < self.piece_ms:
             raise ValueError(f"ahead_ms ({self.ahead_ms}) must hold at least one piece ({self.piece_ms} ms)")
 
@@ -136,7 +138,7 @@ class Playback:
         """Samples that left the loudspeaker by now."""
         if self._report is not None:
             samples, at_s = self._report
-            since_s = 0.0 if self._stopped_at is not None else now - at_s
+            since_s = 0.0 if self._stopped_at is not None else now - at_s + self._pacing.way_ms / 1000
             return min(self.sent, samples + int(since_s * self.rate_hz))
         behind = self._pacing.player_ms / 1000 * self.rate_hz
         return max(self._floor, min(self.sent, int(self._running(now) - behind)))
@@ -193,7 +195,8 @@ class Playback:
         if self._held:
             return
         if pauses:
-            self._report = (self.played(now), now)
+            on_its_way = int(self._pacing.way_ms / 1000 * self.rate_hz)
+            self._report = (min(self.sent, self.played(now) + on_its_way), now)
             self._stopped_at = min(self._running(now), float(self.sent))
         self._held = True
         self.shifts += 1

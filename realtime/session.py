@@ -254,7 +254,7 @@ class Session:
         settings = response_settings(self.settings, message)
         if message.input is not None:
             self._items.entries(message, settings, [])  # raises for what can't be taken, before anything is promised
-        if self.state in REPLYING and self._replies.all_told:
+        if self.state in REPLYING and self._replies.may_be_followed:
             self._asked = (message, settings)
             self._ears.notice(Event.NEXT)
             return

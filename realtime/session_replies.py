@@ -67,9 +67,10 @@ class Replies:
         return self._running.writer.item_id if self._running is not None else None
 
     @property
-    def all_told(self) -> bool:
-        """The last response is done on the wire, though it may still be heard."""
-        return self._running is not None and self._running.writer.done
+    def may_be_followed(self) -> bool:
+        """Another reply may be asked for, to come after this one: the last response is done on the wire, though it may
+        still be heard, or it made a call, whose result may be here before what we say meanwhile was heard."""
+        return self._running is not None and (self._running.writer.done or self._running.calls > 0)
 
     @property
     def context_share(self) -> float:

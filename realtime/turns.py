@@ -75,7 +75,7 @@ class Event(Enum):
     COMMIT = "the client commits the input buffer"
     CLEAR = "the client clears the input buffer"
     CREATE = "the client asks for a response"
-    NEXT = "the client asks for a response; the last is made, and still heard"
+    NEXT = "the client asks for a response to follow: the last is made, and still heard, or it made a call"
     CANCEL = "the client cancels the response"
     SOUND = "the reply is heard for the first time"
     DONE = "the reply is made and heard to its end"

@@ -160,7 +160,7 @@ def test_a_report_is_believed_over_the_clock() -> None:
     playback.report(int(0.7 * RATE), 1.0)
     heard = playback.heard(1.1)
     assert not heard.estimated
-    assert heard.samples == pytest.approx(0.8 * RATE, abs=2)
+    assert heard.samples == pytest.approx(0.82 * RATE, abs=2)  # the report was on its way for 20 ms
 
 
 def test_a_report_beyond_what_was_sent_is_not_believed() -> None:
@@ -215,9 +215,9 @@ def test_the_talkers_own_word_is_believed_over_the_guess() -> None:
         whole_words = len([w for w in set(SAID) if SAID.index(w) + SAID.count(w) <= frame])
         assert not said.proportional
         assert whole_words <= said.tokens <= whole_words + 1
-        if said.tokens > whole_words:  # most of it was heard
+        if said.tokens > whole_words:  # half of it was heard
             word = said.tokens
-            assert frame - SAID.index(word) >= 0.6 * SAID.count(word)
+            assert frame - SAID.index(word) >= 0.5 * SAID.count(word)
 
 
 @given(st.lists(st.tuples(st.integers(0, len(SAID) - 1), st.integers(1, 9)), max_size=4))

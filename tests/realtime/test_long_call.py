@@ -1,0 +1,63 @@
+"""An hour on the phone, in virtual time: the context is made room in again and again, and nothing grows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from realtime.events import AudioIn, ClientEvent, Rewind
+from realtime.session_config import SessionConfig
+from tests.realtime.script import SPEC, VOICE, Script
+from tests.realtime.small_engine import Answer, SmallEngine
+
+HOUR_S = 3600.0
+SMALL = replace(SPEC, context_tokens=1500)
+CHUNK_S = 0.1
+
+
+class Answers:
+    """A short answer, always."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def pop(self, _: int) -> Answer:
+        return Answer("Yes, of course, that is what I meant.")
+
+
+def exchange(script: Script) -> None:
+    """Three seconds of theirs in tenths, then silence until we have answered."""
+    for number in range(100):
+        script.mute(CHUNK_S)
+        start = number * 1600 % 48_000
+        pcm = VOICE[start : start + 1600] if number < 30 else np.zeros(1600, np.float32)
+        script.feed(AudioIn(pcm))
+
+
+def test_an_hour_with_evictions_and_without_growth() -> None:
+    engine = SmallEngine(Answers(), usage=True)  # type: ignore[arg-type]
+    script = Script(engine, SessionConfig(no_audio_s=5.0), SMALL)
+    sizes: list[tuple[int, int, int]] = []
+    while script.now < HOUR_S:
+        exchange(script)
+        if len(sizes) % 50 == 49:  # a fact, as an application tells one
+            script.feed(ClientEvent(note(f"The code is {len(sizes)}.")))
+        held = sum(item.samples for item in script.session._conversation.items)
+        sizes.append((len(engine.context), held, len(script.session._context.keys)))
+        engine.log[:] = [command for command in engine.log if isinstance(command, Rewind)]
+        script.sent, script.played = script.sent[-200:], script.played[-50:]
+        assert script.session._replies.context_share < 1
+        assert engine.heard() == script.remembered()
+    assert len(sizes) > 300
+    assert sum(isinstance(command, Rewind) for command in engine.log) > 5
+    for part in range(3):
+        early, late = (max(size[part] for size in half) for half in (sizes[20:120], sizes[-100:]))
+        assert late <= 1.2 * early
+    codes = [what for kind, what in engine.heard() if kind == "Text" and "code" in str(what)]
+    assert f"The code is {len(sizes) // 50 * 50 - 1}." in codes
+
+
+def note(text: str) -> dict[str, object]:
+    item = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": text}]}
+    return {"type": "conversation.item.create", "item": item}

@@ -1,0 +1,88 @@
+"""Speech over a reply: what it is taken for."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from realtime.overlap import Over, OverlapRules, is_backchannel, is_echo, judge
+from realtime.turns import Event
+
+RULES = OverlapRules()
+
+
+@pytest.mark.parametrize(
+    ("over", "event"),
+    [
+        (Over(40, 0), None),
+        (Over(60, 0), Event.LONG),
+        (Over(60, 0, held=True), None),
+        (Over(300, 0, held=True, words="and the"), Event.BARGE),
+        (Over(300, 0, held=True, words="and"), None),  # the first piece of a word is often taken for another
+        (Over(300, 40, held=True, words="stop", whole=True), Event.BARGE),
+        (Over(300, 40, held=True, words="what", whole=True), Event.FALSE_ALARM),  # as likely a cough
+        (Over(620, 40, held=True, words="what", whole=True), Event.FALSE_ALARM),
+        (Over(300, 40, held=True, words="uh-huh", whole=True), Event.FALSE_ALARM),
+        (Over(300, 40, held=True, words="", whole=True), Event.FALSE_ALARM),
+        (Over(620, 0, held=True), Event.BARGE),
+        (Over(620, 0, held=True, words="mm"), None),
+        (Over(1500, 0, held=True, words="mm"), Event.BARGE),
+        (Over(300, 100, held=True), None),
+        (Over(300, 140, held=True, asked=True), Event.LULL),
+        (Over(300, 300, asked=True), None),  # their words are still to come
+        (Over(300, 600, asked=True), Event.FALSE_ALARM),
+        (Over(300, 250), Event.FALSE_ALARM),
+        (Over(5000, 0, faint=True), None),  # other people, in the background
+        (Over(5000, 40, faint=True), Event.FALSE_ALARM),
+        (Over(700, 0, held=True, noisy=True, words="how"), None),
+        (Over(700, 0, held=True, noisy=True, words="how much is"), Event.BARGE),
+        (Over(700, 0, held=True, words="from platform two", ours="leaves at ten from platform two"), None),
+        (Over(700, 0, held=True, words="no platform three", ours="leaves at ten from platform two"), Event.BARGE),
+    ],
+)
+def test_what_it_is(over: Over, event: Event | None) -> None:
+    assert judge(RULES, over) == event
+
+
+def test_any_speech_cuts_where_that_is_asked_for() -> None:
+    assert judge(OverlapRules(interrupt_after_ms=0), Over(60, 0)) is Event.BARGE
+
+
+def test_nobody_is_deaf_for_long() -> None:
+    """Speech with a pitch, as loud as theirs, that goes on, always comes through; whatever the words."""
+    for words, noisy in itertools.product((None, "", "mm", "how", "ten from platform"), (False, True)):
+        over = Over(RULES.noise_after_ms, 0, held=True, noisy=noisy, words=words, ours="at ten from platform two")
+        assert judge(RULES, over) is Event.BARGE
+
+
+def test_silence_always_ends_it() -> None:
+    flags = itertools.product((False, True), repeat=5)
+    for held, faint, noisy, whole, asked in flags:
+        for words in (None, "", "mm", "what"):
+            over = Over(300, RULES.words_wait_ms, held, faint, noisy, words, whole, asked)
+            assert judge(RULES, over) is Event.FALSE_ALARM
+
+
+@pytest.mark.parametrize("text", ["Uh-huh.", "yeah, okay", "Mm-hmm", "I see", "", "um"])
+def test_listening_noises(text: str) -> None:
+    assert is_backchannel(text)
+
+
+@pytest.mark.parametrize("text", ["okay but when", "stop", "yes and a return please"])
+def test_more_than_listening(text: str) -> None:
+    assert not is_backchannel(text)
+
+
+def test_an_echo_says_our_words_in_our_order() -> None:
+    ours = "The next train to London leaves at ten."
+    assert is_echo("train to London", ours)
+    assert is_echo("leaves at", ours)
+    assert not is_echo("train London", ours)
+    assert not is_echo("next train to London leaves at ten please", ours)
+    assert not is_echo("", ours)
+
+
+def test_durations_are_not_negative() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        OverlapRules(resume_after_ms=-1)
