@@ -83,7 +83,7 @@ def trainers(work: Path) -> dict[str, Callable[[float], object]]:
     return {
         "hear": lambda minutes: hear.train(work, minutes),
         "see": lambda minutes: see.train(work, minutes),
-        "read": lambda minutes: think.train(work, minutes, batch=24, shares=_TYPED, rate=2e-3, save_as="read.pt"),
+        "read": lambda minutes: think.train(work, minutes, batch=24, shares=_TYPED, rate=1.5e-3, save_as="read.pt"),
         "think": lambda minutes: think.train(work, minutes, batch=16, shares=_HEARD),
         "codec": lambda minutes: codec.train(minutes),
         "speak": lambda minutes: speak.train(minutes),

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeAudioEncoderConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
-from . import augment, bridge, grammar, mel, pool, shapes, tokenizer
+from . import augment, grammar, mel, pool, shapes, tokenizer
 from .phones import Dictionary
 from .work import mixed_precision
 
@@ -37,7 +37,7 @@ EVEN_STEPS = 500
 """Steps during which the even alignment is taught beside CTC."""
 FULL_AMOUNT_STEPS = 12000
 """Steps until perturbation has grown to its full amount."""
-RATE = 1.2e-3
+RATE = 1.5e-3
 
 
 def vocabulary_embeddings(work: Path) -> Tensor:
@@ -136,31 +136,35 @@ def initialise(module: nn.Module) -> None:
 
 
 class Hearing(nn.Module):
-    """The audio tower and its CTC heads (they are thrown away at export)."""
+    """The audio tower and its CTC heads (they are thrown away at export).
+
+    The words' head reads what the tower's last matrix reads, so that `bridge.turn` may choose that matrix.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         config = Qwen3OmniMoeAudioEncoderConfig(**shapes.AUDIO)
         config._attn_implementation = "sdpa"
         self.tower = Qwen3OmniMoeAudioEncoder(config)
-        self.head = nn.Linear(shapes.HIDDEN, BLANK + 1)
         width = shapes.AUDIO["d_model"]
+        self.head = nn.Linear(width, BLANK + 1)
         self.phones = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, PHONE_SLOTS * (PHONES + 1)))
-        self._middle = torch.zeros(0)
+        self._middle = self._last = torch.zeros(0)
         self.tower.layers[PHONE_LAYER].register_forward_hook(self._keep)
+        self.tower.proj2.register_forward_pre_hook(self._keep_last)
         self.tower.apply(initialise)
         with torch.no_grad():
             self.tower.conv_out.weight *= 5  # as loud as the position embedding that is added to it
 
-    def tie(self, bpe: Tokenizer, embeddings: Tensor) -> None:
-        """The CTC head compares with `embeddings` [pieces, hidden] from now on, and learns no more (`bridge.py`)."""
-        weight, bias = bridge.head(bpe, embeddings)
-        self.head.weight.data.copy_(weight)
-        self.head.bias.data.copy_(bias)
-        self.head.requires_grad_(False)
-
     def _keep(self, _layer: nn.Module, _inputs: object, output: tuple[Tensor, ...]) -> None:
         self._middle = output[0]
+
+    def _keep_last(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._last = inputs[0]
+
+    def last(self, mels: list[Tensor]) -> list[Tensor]:
+        """What the head reads of what `forward` just heard, [tokens, d_model] each."""
+        return list(self._last.split([token_count(m.shape[1]) for m in mels]))
 
     def phone_loss(self, mels: list[Tensor], phones: list[Tensor]) -> Tensor:
         """CTC over phones of what `forward` just heard."""
@@ -215,7 +219,6 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     torch.manual_seed(1)
     path, bpe = work / "hear.pt", tokenizer.load(work / "tokenizer")
     model, step = Hearing(), 0
-    model.tie(bpe, vocabulary_embeddings(work))
     optimizer = optimizer_of(model, RATE)
     if path.exists():
         state = torch.load(path)
@@ -233,7 +236,8 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
         for group in optimizer.param_groups:
             group["lr"] = RATE * min((step + 1) / 150, 1.0) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * gone)))
         with mixed_precision():
-            hidden = model([e.mel for e in examples])
+            model([e.mel for e in examples])
+            hidden = model.last([e.mel for e in examples])
             loss = ctc_loss(model.head, hidden, [e.labels for e in examples])
             loss = loss + PHONE_WEIGHT * model.phone_loss([e.mel for e in examples], [e.phones for e in examples])
             if step < EVEN_STEPS:

@@ -35,25 +35,26 @@ class Reply:
 
 
 def recordings(count: int = COUNT) -> list[Utterance]:
-    """The training sentences, spoken; made once and kept in the work folder."""
+    """The training sentences, spoken: the desk's own and `count` with their slots filled at random. Those once made are
+    kept in the work folder."""
     path = work_folder() / "replies.pt"
-    known = load_state(path)
-    if known is not None and known["seed"] == SEED and len(known["texts"]) >= count:
-        return [
-            Utterance(text, pcm.numpy().astype(np.float32) / 32768.0, (), tuple(map(tuple, words)))
-            for text, pcm, words in zip(known["texts"], known["pcm"], known["words"], strict=True)
-        ][:count]
-    made = [speak(t, VOICE) for t in Progress("talker: sentences").over(script.sentences(SEED, count, held_out=False))]
+    known = load_state(path) or {"texts": [], "pcm": [], "words": []}
+    made = {
+        text: Utterance(text, pcm.numpy().astype(np.float32) / np.float32(32768), (), tuple(map(tuple, words)))
+        for text, pcm, words in zip(known["texts"], known["pcm"], known["words"], strict=True)
+    }
+    texts = list(dict.fromkeys([*script.desk(), *script.sentences(SEED, count, held_out=False)]))
+    for text in Progress("talker: sentences").over([text for text in texts if text not in made]):
+        made[text] = speak(text, VOICE)
     save_state(
         path,
         {
-            "seed": SEED,
-            "texts": [u.text for u in made],
-            "pcm": [torch.from_numpy((u.pcm * 32768.0).astype(np.int16)) for u in made],
-            "words": [[list(w) for w in u.words] for u in made],
+            "texts": list(made),
+            "pcm": [torch.from_numpy((u.pcm * 32768.0).astype(np.int16)) for u in made.values()],
+            "words": [[list(w) for w in u.words] for u in made.values()],
         },
     )
-    return made
+    return [made[text] for text in texts]
 
 
 def spoken_words(utterance: Utterance, frames: int, frame_s: float) -> list[int]:
@@ -73,14 +74,15 @@ def reply(utterance: Utterance, codec: Trainer, words: Vocabulary) -> Reply:
 
 
 def replies(codec: Trainer, words: Vocabulary, utterances: Sequence[Utterance]) -> list[Reply]:
-    """Encodes all, or reads what was encoded before with the same encoder. The codec must have been trained."""
+    """Encodes all, but for what was encoded before with the same encoder. The codec must have been trained."""
     path = work_folder() / "codes.pt"
     known = load_state(path)
-    key = [codec.encoder_step, len(utterances), SEED]
-    if known is not None and known["key"] == key:
-        return [Reply(text, *values) for text, values in zip(known["texts"], known["values"], strict=True)]
+    made: dict[str, Reply] = {}
+    if known is not None and known["encoder_step"] == codec.encoder_step:
+        made = {text: Reply(text, *values) for text, values in zip(known["texts"], known["values"], strict=True)}
     codec.encoder.eval()
-    made = [reply(utterance, codec, words) for utterance in Progress("talker: codes").over(utterances)]
-    values = [[one.ids, one.codes, one.spoken] for one in made]
-    save_state(path, {"key": key, "texts": [one.text for one in made], "values": values})
-    return made
+    for utterance in Progress("talker: codes").over([u for u in utterances if u.text not in made]):
+        made[utterance.text] = reply(utterance, codec, words)
+    values = [[one.ids, one.codes, one.spoken] for one in made.values()]
+    save_state(path, {"encoder_step": codec.encoder_step, "texts": list(made), "values": values})
+    return [made[utterance.text] for utterance in utterances]

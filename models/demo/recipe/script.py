@@ -82,6 +82,22 @@ FIXED: tuple[str, ...] = (
 """Replies without slots. They can't be held out: there is nothing to be learnt of them but themselves."""
 
 
+def desk(seed: int = 3, orders: int = 60) -> list[str]:
+    """What the desk itself says, its own timetable in the slots, and some orders of two things."""
+    rng = random.Random(seed)
+    found = [make(town) for town in domain.TOWNS for make in domain.TOWN_REPLIES.values()]
+    found += [domain.item_price(item) for item in domain.ITEMS]
+    found += [domain.order_reply([(count, item)]) for count in domain.QUANTITIES for item in domain.ITEMS]
+    for _ in range(orders):
+        pair = rng.sample(domain.ITEMS, 2)
+        found.append(domain.order_reply([(rng.choice(domain.QUANTITIES), item) for item in pair]))
+    found += [f"I can see a {colour} {shape}." for colour in domain.COLOURS for shape in domain.SHAPES]
+    found += [f"I can see the number {digit}." for digit in domain.DIGITS]
+    found += [f"I can see {item.article} {item.one}." for item in domain.ITEMS]
+    found += [f"It is {colour}." for colour in domain.COLOURS]
+    return list(dict.fromkeys([*FIXED, *found]))
+
+
 def sentence(rng: random.Random) -> str:
     """One reply, slots filled at random."""
     kind = rng.choices(("town", "departures", "order", "picture", "price", "fixed"), (40, 15, 14, 8, 4, 19))[0]

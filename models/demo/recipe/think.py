@@ -25,7 +25,7 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
     load_balancing_loss_func,
 )
 
-from . import shapes, tokenizer
+from . import bridge, shapes, tokenizer
 from .hear import Hearing, ctc_loss, initialise, optimizer_of, vocabulary_embeddings
 from .lessons import Lessons, Shares
 from .sequences import IGNORE, Batch
@@ -105,6 +105,7 @@ def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, dic
         return model, int(state["step"]), state["optimizer"]
     if (work / "hear.pt").exists():
         model.hearing.load_state_dict(torch.load(work / "hear.pt")["model"])
+        bridge.turn(model.hearing, vocabulary_embeddings(work), work)
     if (work / "see.pt").exists():
         state = torch.load(work / "see.pt")["model"]
         tower = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
@@ -156,7 +157,8 @@ def train(
             targets = lesson.labels[lesson.labels != IGNORE]
             words = functional.cross_entropy(logits.float(), targets)
             loss = words + BALANCE_WEIGHT * balance
-            heard = ctc_loss(model.hearing.head, sounds, lesson.spoken) if sounds else torch.zeros(())
+            last = model.hearing.last(lesson.mels) if sounds else []
+            heard = ctc_loss(model.hearing.head, last, lesson.spoken) if sounds else torch.zeros(())
             loss = loss + CTC_WEIGHT * heard
         model.zero_grad(set_to_none=True)
         loss.backward()
