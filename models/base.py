@@ -130,6 +130,8 @@ class Spec:
     """Camera frames a second the model wants; 0 = it doesn't see."""
     audio_token: int | None = None
     """Id that stands at audio positions in ``Prefilled.ids`` (usage counts it); None: all multimodal ones are audio."""
+    text_sampling: Sampling | None = None
+    """How the checkpoint's authors draw its text. None: as the server is configured."""
     talker_sampling: Sampling | None = None
     """How the checkpoint's authors draw its speech; the seed is the reply's. None: as the text is drawn."""
 

@@ -115,7 +115,8 @@ class Replies:
         )
         self._shifts = 0
         self._count += 1
-        sampling = settings.sampling(replace(self._config.sampling, seed=self._config.sampling.seed + self._count))
+        own = self._spec.text_sampling or self._config.sampling
+        sampling = settings.sampling(replace(own, seed=self._config.sampling.seed + self._count))
         tokens = min(settings.max_output_tokens or self._config.reply_tokens, self._config.reply_tokens)
         self._out.do(
             Reply(self._session, self.epoch, writer.response_id, now, settings.voice, speak, sampling, None, tokens)

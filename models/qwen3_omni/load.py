@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from models import registry, threads
-from models.base import CheckpointError, Codec, LoadOptions, Model, Sampling, Spec, Tokens
+from models.base import GREEDY, CheckpointError, Codec, LoadOptions, Model, Sampling, Spec, Tokens
 from models.nn.kernels import has_triton
 from models.nn.moe import has_grouped
 from models.nn.replay import CudaCapture
@@ -90,6 +90,7 @@ def load(folder: Path, options: LoadOptions, weights_of: Callable[[Path], Weight
         context_tokens=config.text.context,
         video_rate_hz=VIDEO_RATE_HZ,
         audio_token=config.audio_id,
+        text_sampling=_text_sampling(folder),
         talker_sampling=_talker_sampling(folder) if speech else None,
     )
     return Model(spec, prompt, thinker, talker, codec)
@@ -140,11 +141,21 @@ def _check_codes(folder: Path, speech: TalkerConfig, sound: CodecSpec) -> None:
         )
 
 
+def _text_sampling(folder: Path) -> Sampling | None:
+    """Greedy where generation_config.json says ``do_sample: false``; else nothing is said."""
+    return GREEDY if _generation(folder).get("do_sample") is False else None
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    file = folder / "generation_config.json"
+    return dict(Fields.read(file).values) if file.is_file() else {}
+
+
 def _talker_sampling(folder: Path) -> Sampling:
     """How the talker draws: the reference's defaults, or what generation_config.json says under the names that the
     reference's ``generate`` takes (``talker_temperature`` and so on)."""
     file = folder / "generation_config.json"
-    said: dict[str, Any] = dict(Fields.read(file).values) if file.is_file() else {}
+    said = _generation(folder)
     own = {
         name: said[f"talker_{name}"]
         for name in ("temperature", "top_k", "top_p", "repetition_penalty")

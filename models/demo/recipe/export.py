@@ -117,7 +117,8 @@ def config(bpe: Tokenizer, speech: dict[str, Any]) -> dict[str, Any]:
 def generation_config(bpe: Tokenizer) -> dict[str, Any]:
     """generation_config.json: the demo answers greedily."""
     ends = [bpe.token_to_id("<|im_end|>"), bpe.token_to_id("<|endoftext|>")]
-    return {"do_sample": False, "eos_token_id": ends, "pad_token_id": ends[1], "max_new_tokens": 96}
+    text = {"do_sample": False, "eos_token_id": ends, "pad_token_id": ends[1], "max_new_tokens": 96}
+    return {**text, "talker_do_sample": False, "talker_repetition_penalty": 1.0}
 
 
 PREPROCESSOR: dict[str, Any] = {
