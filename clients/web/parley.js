@@ -37,6 +37,7 @@ import { Transcript } from "./transcript.js";
 export { ParleyError } from "./errors.js";
 
 const BACKOFF_MS = [300, 1000, 2000, 4000, 8000];
+const SETTLED_MS = 10_000; // what lasted so long is worth an immediate try again
 const GIVE_UP_MS = 180_000; // a server that restarts may have a large model to load
 
 /**
@@ -70,6 +71,8 @@ export class Agent extends EventTarget {
     /** @type {Promise<unknown>[]} */
     this.running = [];
     this.speaking = false;
+    this.connectedAt = 0;
+    this.trials = 0;
   }
 
   /** Connects; rejects with a ParleyError, after which it may be tried again. */
@@ -256,8 +259,9 @@ export class Agent extends EventTarget {
     this.speaking = false;
     let last = new ParleyError("lost");
     const since = performance.now();
-    for (let trial = 0; performance.now() - since < GIVE_UP_MS; trial++) {
-      const pause = BACKOFF_MS[Math.min(trial, BACKOFF_MS.length - 1)];
+    if (since - this.connectedAt > SETTLED_MS) this.trials = 0;
+    while (performance.now() - since < GIVE_UP_MS) {
+      const pause = BACKOFF_MS[Math.min(this.trials++, BACKOFF_MS.length - 1)];
       await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
       if (this.is("closed") || !this.link) return;
       try {
@@ -319,6 +323,7 @@ export class Agent extends EventTarget {
   become(state) {
     if (this.state === state) return;
     this.state = state;
+    if (state === "connected") this.connectedAt = performance.now();
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
   }
 }

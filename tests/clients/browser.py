@@ -6,6 +6,7 @@ import base64
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,11 +98,10 @@ class Visitor:
 
     def until(self, condition: Callable[[], object]) -> None:
         """For something that events bring about."""
-        waited_ms = 0.0
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
-            assert waited_ms < PATIENCE_MS, [event["type"] for event in self.events]
+            assert time.monotonic() < deadline, [event["type"] for event in self.events]
             self.page.wait_for_timeout(50)
-            waited_ms += 50
 
     def of(self, type_: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["type"] == type_]
@@ -113,6 +113,11 @@ class Visitor:
     def say(self, wav: Path) -> float:
         """Says it once; the page's clock (s) at its first sample."""
         return float(self.page.evaluate("wav => speak(wav)", base64.b64encode(wav.read_bytes()).decode()))
+
+    def loud(self) -> list[float]:
+        """When (the page's clock, s) something audible was played."""
+        found: list[float] = self.page.evaluate("loudspeaker.loud()")
+        return found
 
     def heard(self) -> Sound:
         """All that was played so far."""
@@ -131,10 +136,6 @@ class Sound:
     def pcm(self) -> np.ndarray:
         """int16 [n], gaps of the recorder left out."""
         return np.concatenate([pcm for _, pcm in self.pieces]) if self.pieces else np.zeros(0, np.int16)
-
-    def loud(self, above: int = 200) -> list[float]:
-        """When something audible was played."""
-        return [at for at, pcm in self.pieces if np.abs(pcm.astype(np.int32)).max() > above]
 
 
 def _pattern(words: str) -> re.Pattern[str]:

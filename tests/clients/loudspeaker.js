@@ -61,6 +61,11 @@
   }
 
   window.loudspeaker = {
+    /** When something audible was played. */
+    loud() {
+      return found.pieces.filter(([, pcm]) => pcm.some((value) => Math.abs(value) > 0.006)).map(([at]) => at);
+    },
+    /** All of it. */
     take() {
       const pieces = [];
       for (const [at, pcm] of found.pieces) pieces.push([at, base64(pcm)]);

@@ -32,13 +32,13 @@ def test_who_interrupts_is_listened_to(
         person.start()
         person.say(question)
         person.until(lambda: person.of("response.output_audio_transcript.delta"))
-        person.until(lambda: person.heard().loud())
+        person.until(person.loud)
         began = person.say(protest)
         person.until(lambda: person.of("response.done"))
         first = person.of("response.done")[0]["response"]
         person.until(lambda: len(person.of("response.created")) > 1 and person.of("parley.latency"))
         second = person.of("response.created")[1]["at"]
-        ours = [at for at in person.heard().loud() if at < second]
+        ours = [at for at in person.loud() if at < second]
         person.page.get_by_role("button", name="Hang up").click()
         cut, spoken = person.page.locator(".log li.assistant s").first.inner_text(), person.lines("assistant")[0]
     assert first["status"] == "cancelled"

@@ -16,7 +16,7 @@ from tests.realtime.doubles import CALL, CALL_END, EOS, SPEC, Law, digest, toy_m
 from tests.realtime.doubles_speech import FRAME_SAMPLES
 from transport.service import Call, Service
 
-LONG = 60  # words: about ten seconds
+LONG = 180  # words: about half a minute
 
 
 def long_winded(cache: Sequence[int], base: int, sampling: Sampling) -> int:
