@@ -62,9 +62,6 @@ def refused(status: int) -> str:
 
 SCENARIOS = {
     "call": invite() + TRYING + answer(200) + ACK + pause(700) + BYE,
-    # The INVITE and the BYE come twice each, as if our answers were lost.
-    "twice": invite() + TRYING + answer(200) + invite(again=False) + pause(300) + ACK + pause(300) + BYE
-    + send("BYE", 2, again=False) + pause(200),
     # Our 200 must come again until the ACK (sipp takes no notice of a message that it has had).
     "late ack": invite() + TRYING + answer(200) + pause(2500) + ACK + pause(300) + BYE,
     # It never comes: we end the call with a BYE of our own.
