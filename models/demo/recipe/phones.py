@@ -7,7 +7,6 @@ A few hundred words are rare each, but their forty phones are not: a head in the
 import json
 import re
 import subprocess
-from dataclasses import fields
 from pathlib import Path
 
 from . import domain, grammar
@@ -22,8 +21,8 @@ def words() -> list[str]:
     """Every word that a question may have, sorted."""
     texts = [(grammar.DATA / f"{name}.txt").read_text() for name in FILES]
     texts += [*domain.PLACES, *domain.SAME_PLACE, *domain.HOURS, *domain.ELSEWHERE, *domain.QUANTITIES]
-    for row in (*domain.TOWNS, *domain.ITEMS):
-        texts += [str(getattr(row, column.name)) for column in fields(row)]
+    for rows in (domain.TOWNS, domain.ITEMS):
+        texts += [str(value) for row in rows for value in vars(row).values()]
     plain = [re.sub(r"^@.*$|\{\w+\}", " ", text, flags=re.MULTILINE) for text in texts]
     return sorted({word for text in plain for word in grammar.spoken_words(text)})
 
