@@ -30,7 +30,7 @@ class ParleyError(Exception):
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that the model may call, with keyword arguments. It may be async; the model is told what it returns."""
+    """A function that the model may call, with keyword arguments, perhaps async; the model is told what it returns."""
 
     description: str
     parameters: Mapping[str, Any]
