@@ -105,7 +105,9 @@ class Opening:
     def waits(self, command: object) -> bool:
         """``command`` must wait: a prompt is being prefilled, here or by the session that was first."""
         if self._making is not None:
-            return True
+            if not self._context.settled:
+                return True
+            self.drop()  # it never came to be: the model did not take it
         ids = self._ids(command)
         return ids is not None and self._prefixes.find(ids) is None and not self._prefixes.claim(ids, self._session)
 
