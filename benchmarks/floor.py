@@ -41,7 +41,7 @@ from benchmarks.report import report
 from realtime.endings import Endings
 
 T = TypeVar("T")
-TALKS, QUICK_TALKS = 60, 5
+TALKS, QUICK_TALKS = 50, 4
 FALSE_ALARMS = ("backchannel", "cough", "background")
 
 

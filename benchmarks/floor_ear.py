@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -75,10 +75,13 @@ def arpa(sentences: Sequence[tuple[str, ...]]) -> str:
         kinds[first] += 1
     total = sum(seconds.values())
     unigram = {word: count / total for word, count in seconds.items()}
+    follow: dict[str, float] = defaultdict(float)  # the unigrams' share of what was seen after each word
+    for first, second in pairs:
+        follow[first] += unigram[second]
     lines = ["\\data\\", f"ngram 1={len(unigram) + 1}", f"ngram 2={len(pairs)}", "", "\\1-grams:"]
     for word in ["<s>", *sorted(unigram)]:
         left = DISCOUNT * kinds[word] / firsts[word] if firsts[word] else 1.0
-        covered = sum(unigram[second] for first, second in pairs if first == word) if firsts[word] else 0.0
+        covered = follow[word]
         back = left / max(1e-9, 1 - covered) if covered < 1 - 1e-9 else 1e-9
         chance = -99.0 if word == "<s>" else math.log10(unigram[word])
         lines.append(f"{chance:.4f} {word} {math.log10(max(back, 1e-9)):.4f}")

@@ -114,7 +114,7 @@ class Caller:
             Line(self._rng.uniform(0.01, 0.04), self._rng.uniform(0.02, 0.07), talk.pauses),
             {"audio": {"input": {"turn_detection": setup.turn}}},
             seed=talk.seed,
-            echo=echo_path(talk.seed, *talk.echo) if talk.echo else None,
+            echo=(talk.echo[0], echo_path(talk.seed, talk.echo[1])) if talk.echo else None,
             canceller=canceller,
         )
         self._world.run(0.4)
@@ -166,9 +166,13 @@ class Caller:
 
     def _speaking_since(self, end_s: float) -> tuple[float, str] | None:
         """When the first sample after ``end_s`` of a reply was played that begins there, and its item."""
-        return next(
-            ((at, item) for at, item, start, _ in self._world.speaker.played if at > end_s and start == 0), None
-        )
+        found = None
+        for at, item, start, _ in reversed(self._world.speaker.played):
+            if at <= end_s:
+                break
+            if start == 0:
+                found = at, item
+        return found
 
     # --- over the reply ------------------------------------------------
 

@@ -111,10 +111,9 @@ def room_noise(seconds: float, seed: int, db: float = -62.0) -> Pcm:
     return np.asarray(noise * 10 ** (db / 20), np.float32)
 
 
-def echo_path(seed: int, delay_s: float, db: float) -> Pcm:
-    """Impulse response from a loudspeaker to the microphone beside it: a delay, then a small room's decay."""
+def echo_path(seed: int, db: float) -> Pcm:
+    """Impulse response from a loudspeaker to the microphone beside it, from its first sound on: a small room."""
     draw = np.random.default_rng(seed)
     tail = draw.normal(0, 1, int(0.06 * RATE_HZ)) * np.exp(-np.arange(int(0.06 * RATE_HZ)) / (0.012 * RATE_HZ))
     tail[0] = 3.0
-    tail *= 10 ** (db / 20) / np.sqrt(np.sum(tail**2))
-    return np.concatenate([np.zeros(int(delay_s * RATE_HZ)), tail]).astype(np.float32)
+    return np.asarray(tail * 10 ** (db / 20) / np.sqrt(np.sum(tail**2)), np.float32)

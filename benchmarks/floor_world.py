@@ -76,10 +76,10 @@ class Loudspeaker:
 
     def cut(self, now: float) -> None:
         """A flush that was sent ``now``: RTP goes on to the end of what was on its way, others fall silent."""
-        self._paused = False
         if self.line.pauses:
-            self.advance(now + self.line.way_s)
+            self.advance(now + self.line.way_s)  # nothing, if it stands still
             self._waiting.clear()
+        self._paused = False
 
     def pause(self, now: float) -> None:
         self.advance(now + self.line.way_s)
@@ -111,6 +111,8 @@ class Loudspeaker:
     def sound(self, start_s: float, seconds: float) -> Pcm:
         """What the room hears, float32 [n] at RATE_HZ."""
         out = np.zeros(int(seconds * OUT_HZ) + 1, np.float32)
+        if not self.played or self.played[-1][0] + 0.02 < start_s:
+            return np.zeros(int(seconds * RATE_HZ), np.float32)
         for at_s, _, _, pcm in reversed(self.played):
             if at_s + len(pcm) / OUT_HZ < start_s:
                 break
@@ -124,7 +126,8 @@ class Loudspeaker:
 
 
 class World:
-    """One session and everybody round it. ``sent`` and ``states`` are (time, what)."""
+    """One session and everybody round it. ``sent`` and ``states`` are (time, what). ``echo``: delay in seconds, and an
+    impulse response."""
 
     def __init__(
         self,
@@ -135,7 +138,7 @@ class World:
         session: dict[str, Any],
         *,
         seed: int,
-        echo: Pcm | None = None,
+        echo: tuple[float, Pcm] | None = None,
         canceller: EchoCanceller | None = None,
     ) -> None:
         self.now = 0.0
@@ -187,9 +190,10 @@ class World:
         self._sounds = [(at, sound) for at, sound in self._sounds if at + len(sound) > end]
         self.speaker.advance(self.now)
         if self._echo is not None:
-            length_s = (len(self._echo) + MIC) / RATE_HZ
-            air = self.speaker.sound(end / RATE_HZ - length_s, length_s)
-            pcm += np.convolve(air, self._echo, "valid")[-MIC:]
+            delay_s, path = self._echo
+            length_s = (len(path) + MIC) / RATE_HZ
+            air = self.speaker.sound(end / RATE_HZ - delay_s - length_s, length_s)
+            pcm += np.convolve(air, path, "valid")[-MIC:]
         if self._canceller is not None:
             pcm = self._canceller.heard(pcm)
         self._later.append((self.now + self._way_s, AudioIn(pcm.clip(-1, 1))))
