@@ -56,7 +56,36 @@ from realtime.schedule import EngineConfig, Stage
 
 CHUNK = RATE_HZ // 50
 SPREAD_S = 0.1  # all callers end their turns within this
-UNPACED = EngineConfig(lead_ms=1e9, text_lead_tokens=1 << 30)
+UNPACED = EngineConfig(lead_ms=1e9, text_lead_tokens=1 << 30, speaking_share=0.01)
+
+
+class WallClock:
+    """Time as it passes."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class ProcessorClock:
+    """Time as it would pass if this process had a core to itself: its own processor time, and waits that take none.
+
+    On a machine that others use this says what the engine costs, where a wall clock says how long it had to queue. It
+    needs a model that computes on one thread."""
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+
+    def now(self) -> float:
+        return time.process_time() + self._waited_s
+
+    def sleep(self, seconds: float) -> None:
+        self._waited_s += seconds
+
+
+Clock = WallClock | ProcessorClock
 
 
 @dataclass(frozen=True)
@@ -98,37 +127,38 @@ class Heard:
 class Crowd:
     """N callers of one engine, stepped by this thread in real time."""
 
-    def __init__(self, model: Model, callers: int, config: EngineConfig) -> None:
-        self.engine = Engine(model, config, self._take)
+    def __init__(self, model: Model, callers: int, config: EngineConfig, clock: Clock | None = None) -> None:
+        self._clock = clock or WallClock()
+        self.engine = Engine(model, config, self._take, clock=self._clock.now)
         self.rate_hz = model.spec.output_rate_hz
         self.callers = {number: Heard() for number in range(1, callers + 1)}
         self.play([(0.0, Open(number)) for number in self.callers])
 
     def _take(self, output: EngineOutput) -> None:
         if not isinstance(output, Opened):
-            self.callers[output.session].take(output, time.monotonic(), self.rate_hz)
+            self.callers[output.session].take(output, self._clock.now(), self.rate_hz)
 
     def play(self, script: Sequence[tuple[float, EngineCommand]], began_s: float = 0.0) -> float:
         """Submits each command at its second after ``began_s`` (0: now), until nothing is left to do. Gives how long
         that took."""
-        began_s = began_s or time.monotonic()
+        began_s = began_s or self._clock.now()
         left = sorted(script, key=lambda line: line[0])[::-1]
         while True:
-            now = time.monotonic()
+            now = self._clock.now()
             while left and began_s + left[-1][0] <= now:
                 self.engine.submit(left.pop()[1])
             at_s = self.engine.step(now)
             if at_s is None and not left:
-                return time.monotonic() - began_s
+                return self._clock.now() - began_s
             due_s = began_s + left[-1][0] if left else np.inf
-            pause_s = min(np.inf if at_s is None else at_s, due_s) - time.monotonic()
+            pause_s = min(np.inf if at_s is None else at_s, due_s) - self._clock.now()
             if pause_s > 0:
-                time.sleep(pause_s)
+                self._clock.sleep(pause_s)
 
     def turn(self, turn: Turn, epoch: int, *, paced: bool = True) -> float:
         """Everybody says something else; gives the seconds until all have been answered."""
         script: list[tuple[float, EngineCommand]] = []
-        began_s = time.monotonic()
+        began_s = self._clock.now()
         for number in self.callers:
             pcm = question(turn.seconds, seed=100 * epoch + number)
             late_s = turn.spread_s * (number - 1) / len(self.callers)
@@ -166,17 +196,17 @@ class Crowd:
         self.play([(0.0, Close(number)) for number in self.callers])
 
 
-def paced(model: Model, callers: int, turn: Turn, turns: int) -> dict[str, float]:
+def paced(model: Model, callers: int, turn: Turn, turns: int, clock: Clock | None = None) -> dict[str, float]:
     """Figures of a conversation in real time."""
-    crowd = Crowd(model, callers, EngineConfig())
+    crowd = Crowd(model, callers, EngineConfig(), clock)
     figures = crowd.figures(sum(crowd.turn(turn, epoch) for epoch in range(turns)))
     crowd.close()
     return figures
 
 
-def unpaced(model: Model, callers: int, turn: Turn, turns: int) -> dict[str, float]:
+def unpaced(model: Model, callers: int, turn: Turn, turns: int, clock: Clock | None = None) -> dict[str, float]:
     """Figures of the same turns when no listener is waited for."""
-    crowd = Crowd(model, callers, UNPACED)
+    crowd = Crowd(model, callers, UNPACED, clock)
     took_s = sum(crowd.turn(turn, epoch, paced=False) for epoch in range(turns))
     speech_s = sum(caller.samples for caller in crowd.callers.values()) / crowd.rate_hz
     stats = crowd.engine.stats()
@@ -301,6 +331,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each question")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--processor-time", action="store_true", help="as if this process had a core to itself")
+    parser.add_argument("--no-reference", action="store_true", help="without transformers' generate")
     options = parser.parse_args()
     if options.quick:
         options.callers, options.seconds, options.turns = [1, 4], 1.0, 1
@@ -310,15 +342,16 @@ def main() -> None:
         model = load(folder, LoadOptions(device=options.device, slots=max(options.callers)))
         paced(model, 1, Turn(0.5), 1)  # whatever is done once is done now
         turn = Turn(options.seconds)
+        clock = ProcessorClock() if options.processor_time else WallClock()
         bytes_per_s = bandwidth(64 if options.quick else 512)
         found: dict[str, float] = {"bandwidth_gb_per_s": bytes_per_s / 1e9}
         for callers in options.callers:
-            figures = paced(model, callers, turn, options.turns)
-            figures |= unpaced(model, callers, turn, options.turns)
+            figures = paced(model, callers, turn, options.turns, clock)
+            figures |= unpaced(model, callers, turn, options.turns, clock)
             figures |= floors(model, callers, bytes_per_s)
             found |= {f"{name}@{callers}": value for name, value in figures.items()}
         found |= overheads(model)
-        if not options.quick:
+        if not options.quick and not options.no_reference:
             few = min(4, max(options.callers))
             found |= {f"{name}@{few}": value for name, value in reference(folder, options.seconds, few).items()}
     least, most = min(options.callers), max(options.callers)
