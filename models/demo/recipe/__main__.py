@@ -4,6 +4,7 @@
     tokenizer           vocabulary and the frozen table of embeddings
     pool                synthesized questions
     hear, see, read     the audio tower, the vision tower, the text model, each by itself
+    listen              the text model to the audio tower
     think               all of them together
     codec, speak        the codec and the talker
     export              the checkpoint folder
@@ -41,12 +42,23 @@ from .work import Progress, work_folder
 
 SHIPPED = Path(__file__).parents[1] / "checkpoint"
 SHARDS = pool.PLAIN_SHARDS + 2
-SHARES = {"hear": 0.22, "see": 0.05, "read": 0.06, "think": 0.32, "codec": 0.15, "speak": 0.2}
+SHARES = {"hear": 0.22, "see": 0.05, "read": 0.08, "listen": 0.15, "think": 0.15, "codec": 0.15, "speak": 0.2}
 """How `all` shares its minutes."""
 ALONE = ("hear", "see", "read")
 """Stages whose work is over once `think` has begun."""
 _TYPED = lessons.Shares(
     text=1.0, imagined=0.6, transcribe=0.25, tools=0.02, silent=0.0, look=0.0, camera=0.0, turns=(0.8, 0.12, 0.08)
+)
+_LISTENING = lessons.Shares(
+    text=0.1,
+    imagined=0.7,
+    transcribe=0.08,
+    tools=0.0,
+    instructions=0.05,
+    silent=0.05,
+    look=0.0,
+    camera=0.0,
+    turns=(0.97, 0.03, 0.0),
 )
 _HEARD = lessons.Shares(
     text=0.3,
@@ -84,6 +96,9 @@ def trainers(work: Path) -> dict[str, Callable[[float], object]]:
         "hear": lambda minutes: hear.train(work, minutes),
         "see": lambda minutes: see.train(work, minutes),
         "read": lambda minutes: think.train(work, minutes, batch=24, shares=_TYPED, rate=1.5e-3, save_as="read.pt"),
+        "listen": lambda minutes: think.train(
+            work, minutes, batch=16, shares=_LISTENING, rate=1.5e-3, listen=True, amount=0.25
+        ),
         "think": lambda minutes: think.train(work, minutes, batch=16, shares=_HEARD),
         "codec": lambda minutes: codec.train(minutes),
         "speak": lambda minutes: speak.train(minutes),

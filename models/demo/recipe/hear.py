@@ -162,6 +162,12 @@ class Hearing(nn.Module):
     def _keep_last(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._last = inputs[0]
 
+    def coupled(self, mels: list[Tensor]) -> list[Tensor]:
+        """`forward`, but nothing learns from it except the tower's last matrix."""
+        with torch.no_grad():
+            self(mels)
+        return [self.tower.proj2(last.detach()) for last in self.last(mels)]
+
     def last(self, mels: list[Tensor]) -> list[Tensor]:
         """What the head reads of what `forward` just heard, [tokens, d_model] each."""
         return list(self._last.split([token_count(m.shape[1]) for m in mels]))

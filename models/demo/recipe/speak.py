@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, pad
 
 from . import codec as codec_recipe
+from . import script
 from . import talker as tk
 from .replies import COUNT, Reply, recordings, replies
 from .work import Progress, load_state, mixed_precision, save_state, work_folder
@@ -24,10 +25,12 @@ from .work import Progress, load_state, mixed_precision, save_state, work_folder
 BATCH = 16
 RATE = 1.5e-3
 WARM_STEPS = 150
-WRONG_CODE = 0.08
+WRONG_CODE = 0.15
 """Share of single codes that are replaced in what the talker is told it said."""
-WRONG_FRAME = 0.03
-"""Share of whole frames that are."""
+WRONG_FRAME = 0.3
+"""Share of whole frames that are: so many that it must read the text to know what comes next."""
+OWN = 4
+"""The desk's own replies are taught so many times as often as those with other words in their slots."""
 LOOK = 0.15
 """Weight of the taught attention head."""
 PREDICTED = 0.5
@@ -195,7 +198,9 @@ def train(minutes: float, count: int = COUNT) -> Trainer:
     trainer.resume()
     if minutes <= 0:
         return trainer
-    data = replies(codec, trainer.words, recordings(count))
+    own = set(script.desk())
+    spoken = replies(codec, trainer.words, recordings(count))
+    data = [reply for reply in spoken for _ in range(OWN if reply.text in own else 1)]
     begin = saved = time.monotonic()
     bar = Progress("talker: training")
     while (passed := time.monotonic() - begin) < minutes * 60:

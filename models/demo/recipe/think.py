@@ -58,8 +58,10 @@ class Thinking(nn.Module):
             self.text.embed_tokens.weight.copy_(embeddings)
         self.text.embed_tokens.weight.requires_grad_(False)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
-        """-> logits [learned positions, vocabulary], the audio tower's output for each sound, balance loss."""
+    def forward(self, batch: Batch, listen: bool = False) -> tuple[Tensor, list[Tensor], Tensor]:
+        """-> logits [learned positions, vocabulary], the audio tower's output for each sound, balance loss.
+
+        `listen`: the tower itself learns nothing, only how it is read (a third of the work)."""
         embeds = self.text.embed_tokens(batch.ids)
         flat = embeds.reshape(-1, embeds.shape[-1])
         if len(batch.imagined_at):
@@ -68,7 +70,7 @@ class Thinking(nn.Module):
             )
         sounds: list[Tensor] = []
         if batch.mels:
-            sounds = self.hearing(batch.mels)
+            sounds = self.hearing.coupled(batch.mels) if listen else self.hearing(batch.mels)
             flat = flat.index_copy(0, batch.audio_at, torch.cat(sounds).to(flat.dtype))
         visual_mask, deep = None, None
         if batch.pixels is not None:
@@ -125,17 +127,21 @@ def train(
     batch: int = 24,
     shares: Shares | None = None,
     rate: float = RATE,
+    listen: bool = False,
+    amount: float = 0.6,
     final_rate: float = RATE / 10,
     save_as: str = "think.pt",
     workers: int = 1,
 ) -> None:
-    """Trains for so many minutes of wall time, the rate falling from `rate` to `final_rate` on a cosine."""
+    """Trains for so many minutes of wall time, the rate falling from `rate` to `final_rate` on a cosine.
+
+    `listen`: the audio tower stays as it is but for its last matrix; `amount`: how strongly sound is perturbed."""
     model, step, old = open_student(work)
     optimizer = optimizer_of(model, rate)
     if old is not None:
         optimizer.load_state_dict(old)
     loader = DataLoader(
-        Lessons(work, step + 7, batch, shares or Shares()),
+        Lessons(work, step + 7, batch, shares or Shares(), amount),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=6 if workers else None,
@@ -153,12 +159,12 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = warm * (final_rate + (rate - final_rate) * 0.5 * (1 + math.cos(math.pi * gone)))
         with mixed_precision():
-            logits, sounds, balance = model(lesson)
+            logits, sounds, balance = model(lesson, listen)
             targets = lesson.labels[lesson.labels != IGNORE]
             words = functional.cross_entropy(logits.float(), targets)
             loss = words + BALANCE_WEIGHT * balance
-            last = model.hearing.last(lesson.mels) if sounds else []
-            heard = ctc_loss(model.hearing.head, last, lesson.spoken) if sounds else torch.zeros(())
+            last = model.hearing.last(lesson.mels) if sounds and not listen else []
+            heard = ctc_loss(model.hearing.head, last, lesson.spoken) if last else torch.zeros(())
             loss = loss + CTC_WEIGHT * heard
         model.zero_grad(set_to_none=True)
         loss.backward()
