@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,23 +60,28 @@ def main() -> int:
     drawn = list(talks(count, tune=options.tune))
     ear, aligner = Ear(ear_sentences()), Aligner()
     endings = Endings.learn(training_sentences())
-    figures: dict[str, float] = {"exchanges": sum(len(talk.exchanges) for talk in drawn)}
-    for suffix, setup in (("", Setup(endings)), ("_without", Setup.plain())):
-        outcomes = list(everybody(drawn, setup, ear, options.verbose and not suffix))
-        figures |= {f"{name}{suffix}": value for name, value in measure(outcomes, aligner).items()}
+    setups = {"": Setup(endings), "_without": Setup.plain()}
+    outcomes: dict[str, list[Outcome]] = {suffix: [] for suffix in setups}
+    with suppress(KeyboardInterrupt):  # then: the figures of the callers that were heard
+        for talk in drawn:
+            talked = {suffix: list(one(talk, setup, ear)) for suffix, setup in setups.items()}
+            for suffix, found in talked.items():
+                outcomes[suffix] += found
+            for outcome in talked[""]:
+                if options.verbose and outcome.wrong:
+                    print(f"{talk.seed}: {outcome}", file=sys.stderr)
+    figures: dict[str, float] = {"exchanges": len(outcomes[""])}
+    for suffix, found in outcomes.items():
+        figures |= {f"{name}{suffix}": value for name, value in measure(found, aligner).items()}
     ear.save()
     aligner.save()
     report("floor", figures, options.json)
     return 0
 
 
-def everybody(drawn: Sequence[Talk], setup: Setup, ear: Ear, verbose: bool) -> Iterable[Outcome]:
-    for talk in drawn:
-        engine = FloorEngine(ear.hear, Timings(), attends=setup.attends, seed=talk.seed)
-        for outcome in run(talk, setup, engine):
-            if verbose and outcome.wrong:
-                print(f"{talk.seed}: {outcome}", file=sys.stderr)
-            yield outcome
+def one(talk: Talk, setup: Setup, ear: Ear) -> Iterable[Outcome]:
+    """One caller's exchanges."""
+    return run(talk, setup, FloorEngine(ear.hear, Timings(), attends=setup.attends, seed=talk.seed))
 
 
 def measure(outcomes: Sequence[Outcome], aligner: Aligner) -> dict[str, float]:

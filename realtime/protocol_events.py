@@ -191,14 +191,15 @@ def rate_limits(limits: Limits) -> Event:
     return {"type": "rate_limits.updated", "rate_limits": room}
 
 
-def latency(response_id: str, timing: Timing, **more_ms: float | None) -> Event:
+def latency(response_id: str, timing: Timing, **more: float | None) -> Event:
     """``parley.latency``, an extension: one reply in DESIGN's words for time, in milliseconds (null: did not happen).
 
-    ``more_ms``: what the session measured itself, for example ``e2e_ms``.
+    ``more``: what the session measured itself, like ``e2e_ms``; and ``guessed_tokens`` and ``wasted_tokens`` since
+    the last one: wasted_speculation is their quotient.
     """
     event: Event = {"type": "parley.latency", "response_id": response_id, "prefill_lag": timing.prefill_lag}
     for each in fields(timing):
         if each.name.endswith("_s"):
             seconds = getattr(timing, each.name)
             event[f"{each.name[:-2]}_ms"] = None if seconds is None else round(seconds * 1000, 1)
-    return event | {name: None if value is None else round(value, 1) for name, value in more_ms.items()}
+    return event | {name: None if value is None else round(value, 1) for name, value in more.items()}

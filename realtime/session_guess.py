@@ -110,11 +110,14 @@ class Guesses:
     def confirm(self, now: float, eot_delay_s: float | None) -> None:
         """The turn is over: the reply that was guessed is the reply."""
         self.used_tokens += self._replies.tokens
+        self._replies.guessed_tokens += self._replies.tokens
         self._replies.confirm(now, eot_delay_s)
 
     def undo(self) -> None:
         """The reply is taken back; the turn stays closed."""
         self.wasted_tokens += self._replies.tokens
+        self._replies.guessed_tokens += self._replies.tokens
+        self._replies.wasted_tokens += self._replies.tokens
         self._out.do(*self._replies.forget())
 
     def committed(self) -> bool:

@@ -50,6 +50,9 @@ class Replies:
         self._made_before = 0  # samples of this epoch's earlier replies
         self._pauses = bool(config.player_pauses)
         self._context_tokens = 0
+        self.guessed_tokens = 0
+        self.wasted_tokens = 0
+        """Made on guesses since the last reply's latencies were told, and of those thrown away."""
         self.ran_dry = False
         """The last reply that was heard had to wait for the engine: it is busy."""
 
@@ -271,7 +274,10 @@ class Replies:
         self._out.tell(wire.item_truncated(item_id, 0, heard_ms))
 
     def _tell_latency(self, reply: RunningReply) -> None:
-        measured = reply.moments.milliseconds() | {"underrun_ms": reply.playback.underrun_ms}
+        measured: dict[str, float | None] = reply.moments.milliseconds()
+        measured |= {"underrun_ms": reply.playback.underrun_ms}
+        measured |= {"guessed_tokens": self.guessed_tokens, "wasted_tokens": self.wasted_tokens}
+        self.guessed_tokens = self.wasted_tokens = 0
         timing = reply.moments.since_decision(reply.timing)
         self._out.tell(wire.latency(reply.key, timing, **measured))
         if reply.finished is not None and reply.finished.limits is not None:

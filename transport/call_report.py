@@ -26,6 +26,8 @@ MEANINGS = {
     "ttfa_audible": "the same, plus leading silence in that PCM",
     "interrupt_stop": "onset of an interruption → last sample of the reply played",
     "underrun": "silence the player had to insert",
+    "guessed_tokens": "reply tokens made before it was sure that the turn was over",
+    "wasted_tokens": "of those, thrown away",
 }
 """The rows of a turn's table, in order. What the server says beyond them comes after."""
 

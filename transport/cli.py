@@ -16,9 +16,11 @@ from rich.console import Console
 
 from models import registry
 from models.base import CheckpointError, LoadOptions
+from realtime.endings import Endings
 from realtime.host import EngineThread, Host
 from realtime.host_process import EngineProcess
 from realtime.schedule import EngineConfig
+from realtime.session_config import SessionConfig
 from transport import checkpoints
 from transport.auth import Exposed, Gate, check_exposure
 from transport.call import CallError, CallOptions, call, read_question, write_wav
@@ -87,6 +89,9 @@ def serve(
     engine: Annotated[EngineKind, typer.Option(help="thread is for debugging.")] = EngineKind.process,
     drain: Annotated[float, typer.Option(min=0, help="Seconds that calls may go on after SIGTERM.")] = 30.0,
     log_transcripts: Annotated[bool, typer.Option(help="Write what is said into the log.")] = False,
+    typical: Annotated[
+        Path | None, typer.Option(help="Sentences callers say, one a line: semantic_vad learns where they end.")
+    ] = None,
     phone: Annotated[Path | None, typer.Option(help="Telephone numbers, SIP and trunk: a TOML file.")] = None,
     twilio_auth_token: Annotated[
         str, typer.Option(envvar="PARLEY_TWILIO_AUTH_TOKEN", help="What Twilio signs its requests with.")
@@ -104,17 +109,18 @@ def serve(
             ice_server_of(url)
         tls = _tls(tls_cert, tls_key)
         phones = replace(read_phones(phone) if phone else PhoneConfig(), twilio_auth_token=twilio_auth_token)
+        session = SessionConfig(end_of_turn=Endings.read(typical)) if typical else SessionConfig()
         options = LoadOptions(
             device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads, weights=weights
         )
-    except (Exposed, CheckpointError, ValueError) as error:
+    except (Exposed, CheckpointError, ValueError, OSError) as error:
         _stop(error)
     if name == "tiny":
         log.warning("--model tiny: random weights. It speaks noise; everything else is real.")
     service = Service(
         _engine(engine, name, options, EngineConfig(max_sessions=slots)),
         Gate(keys, tuple(allow_origin or ())),
-        ServiceConfig(Path(name).name, drain, log_transcripts, tuple(ice_server or ()), phones),
+        ServiceConfig(Path(name).name, drain, log_transcripts, tuple(ice_server or ()), phones, session),
     )
     log.info("loading %s", name)
     try:

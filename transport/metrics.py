@@ -42,6 +42,10 @@ class Metrics:
         self._replies = Counter("parley_replies", "Replies that ended", ["status"], registry=self.registry)
         self._bytes = Counter("parley_bytes", "Bytes on session sockets", ["direction"], registry=self.registry)
         self._underrun = Counter("parley_underrun_seconds", "Silence players had to insert", registry=self.registry)
+        self._guessed = Counter(
+            "parley_guessed_tokens", "Reply tokens made before a turn was over", registry=self.registry
+        )
+        self._wasted = Counter("parley_wasted_tokens", "Of those, thrown away", registry=self.registry)
         self._prefill_lag = Histogram(
             "parley_prefill_lag_tokens",
             "Thinker tokens still to prefill when speech ended",
@@ -87,6 +91,8 @@ class Metrics:
         if (lag := event.get("prefill_lag")) is not None:
             self._prefill_lag.observe(lag)
         self._underrun.inc((event.get("underrun_ms") or 0.0) / 1000)
+        self._guessed.inc(event.get("guessed_tokens") or 0)
+        self._wasted.inc(event.get("wasted_tokens") or 0)
 
     def watch_engine(self, stats: Callable[[], Mapping[str, float]]) -> None:
         """Shows the engine's own figures, read when somebody scrapes."""

@@ -118,7 +118,8 @@ def assert_timers(script: Script) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_anything_in_any_order(seed: int) -> None:
     rng = random.Random(seed)
-    script = Script(SmallEngine(Answers(rng)))  # type: ignore[arg-type]
+    overheard = rng.choice([None, "", "uh-huh", "stop", "what about York"])
+    script = Script(SmallEngine(Answers(rng), overheard=overheard))  # type: ignore[arg-type]
     choices = moves(script, rng)
     for _ in range(EVENTS):
         rng.choice(choices)()
