@@ -55,9 +55,9 @@ export const VIEW = /* html */ `
   <div class="bar" role="toolbar" aria-label="Conversation" part="bar">
     <button class="tool-button mute" type="button" data-word="mute" aria-pressed="false" hidden>${ICONS.mute}</button>
     <button class="tool-button camera" type="button" data-word="camera" aria-pressed="false" hidden>${ICONS.camera}</button>
-    <button class="tool-button screen" type="button" data-word="screen" aria-pressed="false" hidden>${ICONS.screen}</button>
-    <button class="tool-button adjust" type="button" data-word="settings" aria-expanded="false" aria-controls="settings">${ICONS.settings}</button>
-    <button class="tool-button end" type="button" data-word="hangUp" hidden>${ICONS.end}</button>
+    <button class="tool-button screen" part="screen-button" type="button" data-word="screen" aria-pressed="false" hidden>${ICONS.screen}</button>
+    <button class="tool-button adjust" part="settings-button" type="button" data-word="settings" aria-expanded="false" aria-controls="settings">${ICONS.settings}</button>
+    <button class="tool-button end" part="end-button" type="button" data-word="hangUp" hidden>${ICONS.end}</button>
   </div>
 </section>
 `;

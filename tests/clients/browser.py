@@ -48,15 +48,18 @@ def fake_microphone(path: Path, wav: Path, before_s: float, after_s: float) -> P
 
 @contextmanager
 def visit(
-    browser: Browser, url: str, *, microphone: bool = True, voice: bool = False, **options: Any
+    browser: Browser, url: str, *, microphone: bool = True, voice: bool = False, clock: bool = False, **options: Any
 ) -> Iterator[Visitor]:
-    """``microphone``: the person allows it. ``voice``: it hears what `Visitor.say` says, instead of the WAV."""
+    """``microphone``: the person allows it. ``voice``: it hears what `Visitor.say` says, instead of the WAV.
+    ``clock``: the page's timers are the test's to wind forward (``page.clock``)."""
     context = browser.new_context(permissions=["microphone", "camera"] if microphone else [], **options)
     context.set_default_timeout(PATIENCE_MS)
     context.add_init_script(LOUDSPEAKER)
     if voice:
         context.add_init_script(VOICE)
     page = context.new_page()
+    if clock:
+        page.clock.install()
     visitor = Visitor(context, page)
     try:
         page.goto(url)

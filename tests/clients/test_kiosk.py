@@ -23,7 +23,7 @@ def state(person: Visitor, name: str) -> None:
 
 @pytest.mark.browser
 def test_touched_talked_to_and_left(chromium: Browser) -> None:
-    with LiveServer() as server, visit(chromium, f"{server.url}/kiosk/?idle=8&languages=en,de") as person:
+    with LiveServer() as server, visit(chromium, f"{server.url}/kiosk/?idle=900&languages=en,de") as person:
         state(person, "attract")
         person.follow()
         person.page.locator("#attract").click()
@@ -43,12 +43,17 @@ def test_touched_talked_to_and_left(chromium: Browser) -> None:
 
 @pytest.mark.browser
 def test_who_goes_away_without_a_word_is_forgotten(server: LiveServer, chromium: Browser) -> None:
-    with visit(chromium, f"{server.url}/kiosk/?idle=3", voice=True) as person:
+    with visit(chromium, f"{server.url}/kiosk/?idle=900", voice=True, clock=True) as person:
+        person.follow()
         person.page.locator("#attract").click()
+        person.until(lambda: person.of("session.created"))
+        person.page.clock.fast_forward(901_000)
         state(person, "ask")
         person.page.locator("#ask").click()
         state(person, "talk")
+        person.page.clock.fast_forward(901_000)
         state(person, "ask")
+        person.page.clock.fast_forward(16_000)
         state(person, "attract")
         person.until(lambda: not server.service.sessions)
 
