@@ -54,9 +54,10 @@ class Endpoint(Protocol):
     calls: PhoneCalls
     config: PhoneConfig
     ports: PortPool
-    source_hz: int
     bind_host: str
 
+    @property
+    def source_hz(self) -> int: ...
     def answer(self, request: SipRequest, response: SipResponse, no_ack: Callable[[], None] | None = None) -> None: ...
     def ask(self, request: SipRequest, peer: Peer, heard: Callable[[SipResponse | None], None]) -> None: ...
     def say(self, request: SipRequest, peer: Peer) -> None: ...
@@ -150,9 +151,9 @@ class SipCall:
 
     def acknowledged(self, ack: SipRequest) -> None:
         """The ACK of a 200 of ours."""
-        if self._offered and (text := sdp_of(ack)) is not None:
+        if self._offered:
             try:
-                self._settle(sdp.read(text))
+                self._settle(sdp.read(sdp_of(ack) or ""))
             except (sdp.BadSdp, sdp.NotAcceptable) as error:
                 log.warning("call %s: an answer can't be used: %s", self.about.id, error)
                 self.hang_up(Hangup(1002, "no common codec"))
@@ -341,10 +342,18 @@ class SipCall:
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that is ended with the call."""
-        task = self._loop.create_task(coroutine)
+        task = self._loop.create_task(self._guarded(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _guarded(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """A mistake of ours ends this call, and no other."""
+        try:
+            await coroutine
+        except Exception:
+            log.exception("call %s failed", self.about.id)
+            self.hang_up(Hangup(1011, "internal_error"))
 
     def end(self) -> None:
         """It is over: everything is released. Twice is once."""

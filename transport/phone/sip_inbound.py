@@ -30,6 +30,7 @@ STATUS = {
     "server_draining": 503,
     "engine_failed": 503,
     "policy_invalid": 500,
+    "internal_error": 500,
     "webhook_failed": 480,
     "no_answer": 480,
     "not_acceptable": 488,

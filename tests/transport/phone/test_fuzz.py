@@ -20,11 +20,11 @@ from realtime.events import Hangup
 from tests import virtual_time
 from tests.transport.phone.calling import SIP, phone_config
 from tests.transport.phone.rig import Rig, ToyHost
+from tests.transport.phone.sip_wire import Wire, sip
 from tests.transport.phone.test_wire import MAKERS, START, Connected, lines
-from transport.phone import sdp
 from transport.phone.policy import Policy
 from transport.phone.sip_endpoint import SipEndpoint
-from transport.phone.sip_message import Malformed, Peer, parse
+from transport.phone.sip_message import Malformed, parse
 
 pytestmark = pytest.mark.slow
 
@@ -46,45 +46,6 @@ VALUES = [
     b'"',
     b"1 2 3",
 ]
-PEER = Peer("udp", "127.0.0.1", 5999)
-CALLER = (
-    "Via: SIP/2.0/UDP 127.0.0.1:5999;branch=z9hG4bK{branch};rport\r\nFrom: <sip:a@127.0.0.1>;tag=t{call}\r\n"
-    "To: <sip:100@127.0.0.1>{to}\r\nCall-ID: {call}\r\nCSeq: {seq} {method}\r\nContact: <sip:a@127.0.0.1:5999>\r\n"
-    "Max-Forwards: 70\r\n"
-)
-BODIES = {"INVITE": sdp.offer(sdp.Local("127.0.0.1", 5998, 1)), "INFO": "Signal=5\r\nDuration=100\r\n"}
-KINDS = {"INVITE": "application/sdp", "INFO": "application/dtmf-relay"}
-
-
-def sip(method: str, call: str, seq: int = 1, to: str = "", branch: str = "") -> bytes:
-    head = CALLER.format(method=method, call=call, seq=seq, to=to and f";tag={to}", branch=branch or f"{call}{seq}")
-    body = BODIES.get(method, "")
-    kind = f"Content-Type: {KINDS[method]}\r\n" if body else ""
-    return f"{method} sip:100@127.0.0.1 SIP/2.0\r\n{head}{kind}Content-Length: {len(body)}\r\n\r\n{body}".encode()
-
-
-class Wire:
-    """A SIP endpoint in virtual time whose datagrams are remembered."""
-
-    def __init__(self, rig: Rig) -> None:
-        assert rig.service.config.phone.sip is not None
-        self.endpoint = SipEndpoint(rig.service, rig.calls, rig.service.config.phone, rig.service.config.phone.sip)
-        self.endpoint._loop = asyncio.get_running_loop()
-        self.sent: list[bytes] = []
-        self.endpoint._sockets.send = lambda data, peer: self.sent.append(data)  # type: ignore[method-assign]
-
-    def say(self, data: bytes) -> None:
-        self.endpoint._arrived(data, PEER)
-
-    async def call(self, name: str) -> str:
-        """A call that goes on; our tag."""
-        self.say(sip("INVITE", name))
-        while not any(data.startswith(b"SIP/2.0 200") and name.encode() in data for data in self.sent):
-            await asyncio.sleep(0.01)
-        answer = next(data for data in self.sent if data.startswith(b"SIP/2.0 200") and name.encode() in data)
-        tag = answer.decode().partition("To: ")[2].partition(";tag=")[2].partition("\r\n")[0]
-        self.say(sip("ACK", name, to=tag, branch=f"ack{name}"))
-        return tag
 
 
 def mutated(rng: Random, message: bytes) -> bytes:
