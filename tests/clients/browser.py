@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
@@ -43,6 +44,18 @@ def launch(playwright: Playwright, wav: Path | None = None, camera: Path | None 
 def fake_microphone(path: Path, wav: Path, before_s: float, after_s: float) -> Path:
     """``wav`` at 48 kHz with silence around it: what Chromium plays in a loop as its microphone."""
     subprocess.run(["sox", wav, "-r", "48000", "-c", "1", path, "pad", str(before_s), str(after_s)], check=True)
+    return path
+
+
+def y4m(path: Path, picture: np.ndarray, frames: int = 20) -> Path:
+    """A still picture, uint8 [h, w, 3], as a film that Chromium takes for a camera (YUV4MPEG2)."""
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+    planes = b"".join(
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width].tobytes()
+        for plane in frame.planes
+    )
+    header = f"YUV4MPEG2 W{frame.width} H{frame.height} F10:1 Ip A1:1 C420\n".encode()
+    path.write_bytes(header + (b"FRAME\n" + planes) * frames)
     return path
 
 

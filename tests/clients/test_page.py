@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Browser
+from pathlib import Path
 
-from tests.clients.browser import visit
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Playwright
+
+from realtime.events import FrameIn, Input
+from tests.clients.browser import launch, visit, y4m
 from tests.clients.toy import alike, replies_kept
 from tests.transport.live import LiveServer
+from transport.service import Call
 
 pytestmark = pytest.mark.browser
 
@@ -31,3 +36,33 @@ def test_somebody_speaks_reads_what_was_said_and_hears_the_answer(
         assert alike(played.pcm, played.rate_hz, reply, 24000) > 0.7
         assert alike(played.pcm, played.rate_hz, reply[::-1], 24000) < 0.5
         assert bool(person.of("response.output_audio.delta")) == (transport == "websocket")
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_camera_frames_reach_the_model(
+    server: LiveServer, playwright: Playwright, transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A red wall before the camera; what the session is shown is red."""
+    seen: list[np.ndarray] = []
+    feed = Call.feed
+
+    def noting(self: Call, event: Input) -> None:
+        if isinstance(event, FrameIn):
+            seen.append(event.pixels)
+        feed(self, event)
+
+    monkeypatch.setattr(Call, "feed", noting)
+    red = np.full((240, 320, 3), (200, 30, 30), np.uint8)
+    browser = launch(playwright, camera=y4m(tmp_path / "camera.y4m", red))
+    try:
+        with visit(browser, f"{server.url}/?transport={transport}", voice=True) as person:
+            person.start()
+            person.page.get_by_role("button", name="Camera").click()
+            person.until(lambda: seen)
+            assert person.page.locator("video.preview").is_visible()
+            person.page.get_by_role("button", name="Camera").click()
+            person.page.locator("video.preview").wait_for(state="hidden")
+    finally:
+        browser.close()
+    colour = seen[-1].mean((0, 1))
+    assert np.abs(colour - (200, 30, 30)).max() < 40, colour
