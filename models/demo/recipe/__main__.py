@@ -4,6 +4,7 @@
     tokenizer           vocabulary and the frozen table of embeddings
     pool                synthesized questions
     hear, see, read     the audio tower, the vision tower, the text model, each by itself
+    couple              makes what is heard look like what is read
     listen              the text model to the audio tower
     think               all of them together
     codec, speak        the codec and the talker
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from . import (
+    bridge,
     codec,
     evaluate,
     evaluate_speech,
@@ -42,9 +44,18 @@ from .work import Progress, work_folder
 
 SHIPPED = Path(__file__).parents[1] / "checkpoint"
 SHARDS = pool.PLAIN_SHARDS + 2
-SHARES = {"hear": 0.22, "see": 0.05, "read": 0.08, "listen": 0.15, "think": 0.15, "codec": 0.15, "speak": 0.2}
+SHARES = {
+    "hear": 0.22,
+    "couple": 0.1,
+    "see": 0.05,
+    "read": 0.08,
+    "listen": 0.15,
+    "think": 0.05,
+    "codec": 0.15,
+    "speak": 0.2,
+}
 """How `all` shares its minutes."""
-ALONE = ("hear", "see", "read")
+ALONE = ("hear", "couple", "see", "read")
 """Stages whose work is over once `think` has begun."""
 _TYPED = lessons.Shares(
     text=1.0, imagined=0.6, transcribe=0.25, tools=0.02, silent=0.0, look=0.0, camera=0.0, turns=(0.8, 0.12, 0.08)
@@ -94,6 +105,7 @@ def trainers(work: Path) -> dict[str, Callable[[float], object]]:
     """Stage -> what trains it for so many minutes."""
     return {
         "hear": lambda minutes: hear.train(work, minutes),
+        "couple": lambda minutes: bridge.couple(work, minutes),
         "see": lambda minutes: see.train(work, minutes),
         "read": lambda minutes: think.train(work, minutes, batch=24, shares=_TYPED, rate=1.5e-3, save_as="read.pt"),
         "listen": lambda minutes: think.train(

@@ -126,7 +126,7 @@ class Served:
         for embedding in self.model.thinker.embedding(tokens):
             self.talker.feed(slot, embedding)
         self.talker.feed_end(slot)
-        pieces = []
+        pieces: list[torch.Tensor] = []
         while self.talker.ready(slot) and len(pieces) < LONGEST_FRAMES:
             (frame,) = self.talker.frame([slot])
             if frame.codes is not None:

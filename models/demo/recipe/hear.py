@@ -42,7 +42,8 @@ RATE = 1.5e-3
 
 def vocabulary_embeddings(work: Path) -> Tensor:
     """The frozen table of embeddings, float32 [pieces, hidden]."""
-    return load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"].float()
+    table: Tensor = load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"]
+    return table.float()
 
 
 def token_count(mel_frames: int) -> int:
@@ -170,13 +171,13 @@ class Hearing(nn.Module):
 
     def last(self, mels: list[Tensor]) -> list[Tensor]:
         """What the head reads of what `forward` just heard, [tokens, d_model] each."""
-        return list(self._last.split([token_count(m.shape[1]) for m in mels]))
+        return list(torch.split(self._last, [token_count(m.shape[1]) for m in mels]))
 
     def phone_loss(self, mels: list[Tensor], phones: list[Tensor]) -> Tensor:
         """CTC over phones of what `forward` just heard."""
         tokens = [token_count(m.shape[1]) for m in mels]
         slots = self.phones(self._middle).view(-1, PHONES + 1)
-        return ctc_loss(nn.Identity(), list(slots.split([PHONE_SLOTS * n for n in tokens])), phones, PHONES)
+        return ctc_loss(nn.Identity(), list(torch.split(slots, [PHONE_SLOTS * n for n in tokens])), phones, PHONES)
 
     def forward(self, mels: list[Tensor]) -> list[Tensor]:
         """[128, frames] each -> [tokens, hidden] each."""

@@ -96,7 +96,7 @@ class Thinking(nn.Module):
 
 
 def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, dict[str, Any] | None]:
-    """The thinker where training stopped (or begins, with what `hear`, `see` and `read` taught), its step, the
+    """The thinker where training stopped (or begins, with what `couple`, `see` and `read` taught), its step, the
     optimizer's state. `averaged`: with the weights' running average, which is what is exported."""
     torch.manual_seed(2)
     model = Thinking(vocabulary_embeddings(work))
@@ -105,9 +105,8 @@ def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, dic
         state = torch.load(path)
         model.load_state_dict(state["average" if averaged else "model"])
         return model, int(state["step"]), state["optimizer"]
-    if (work / "hear.pt").exists():
-        model.hearing.load_state_dict(torch.load(work / "hear.pt")["model"])
-        bridge.turn(model.hearing, vocabulary_embeddings(work), work)
+    if (work / "couple.pt").exists():
+        model.hearing.load_state_dict(torch.load(work / "couple.pt")["model"])
     if (work / "see.pt").exists():
         state = torch.load(work / "see.pt")["model"]
         tower = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
@@ -137,6 +136,7 @@ def train(
 
     `listen`: the audio tower stays as it is but for its last matrix; `amount`: how strongly sound is perturbed."""
     model, step, old = open_student(work)
+    tied = bridge.Tied(tokenizer.load(work / "tokenizer"), vocabulary_embeddings(work))
     optimizer = optimizer_of(model, rate)
     if old is not None:
         optimizer.load_state_dict(old)
@@ -163,8 +163,7 @@ def train(
             targets = lesson.labels[lesson.labels != IGNORE]
             words = functional.cross_entropy(logits.float(), targets)
             loss = words + BALANCE_WEIGHT * balance
-            last = model.hearing.last(lesson.mels) if sounds and not listen else []
-            heard = ctc_loss(model.hearing.head, last, lesson.spoken) if last else torch.zeros(())
+            heard = ctc_loss(tied, sounds, lesson.spoken) if sounds and not listen else torch.zeros(())
             loss = loss + CTC_WEIGHT * heard
         model.zero_grad(set_to_none=True)
         loss.backward()

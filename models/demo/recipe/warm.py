@@ -1,8 +1,7 @@
 """Goes on from a checkpoint that was exported, where no work folder is left.
 
-A checkpoint holds what serves. What only training needs (the heads of the audio tower, the codec's encoder and the
-quantizer's averages) lies in its folder `training`, which no loader looks into: `keep` writes it, `restore` reads it.
-Optimizers begin anew.
+A checkpoint holds what serves. What only training needs (the codec's encoder and the quantizer's averages) lies in its
+folder `training`, which no loader looks into: `keep` writes it, `restore` reads it. Optimizers begin anew.
 """
 
 import shutil
@@ -20,17 +19,15 @@ from .reference import TALKER, own_names
 from .work import save_state
 
 KEPT = "training/kept.safetensors"
-_HEADS = ("head.", "phones.")
 
 
 def keep(work: Path, checkpoint: Path) -> Path:
     """Writes what training needs and the exported `checkpoint` lacks."""
-    model, thought, _ = think.open_student(work, averaged=True)
+    _, thought, _ = think.open_student(work, averaged=True)
     speaker = speak.train(0)
     voice = speaker.codec
-    kept = {f"hearing.{name}": value for name, value in model.hearing.state_dict().items() if name.startswith(_HEADS)}
-    kept |= {f"encoder.{name}": value for name, value in voice.encoder.state_dict().items()}
-    half = {name: value.detach().to(torch.float16).contiguous() for name, value in kept.items()}
+    encoder = {f"encoder.{name}": value for name, value in voice.encoder.state_dict().items()}
+    half = {name: value.detach().to(torch.float16).contiguous() for name, value in encoder.items()}
     averages = {"quantizer.counts": voice.quantizer.counts, "quantizer.sums": voice.quantizer.sums}
     file = checkpoint / KEPT
     file.parent.mkdir(exist_ok=True)
@@ -51,7 +48,7 @@ def restore(work: Path, checkpoint: Path) -> bool:
     kept = load_file(file)
     with safe_open(file, "pt") as opened:
         steps = {name: int(step) for name, step in opened.metadata().items()}
-    _thinker(work, weights, kept, steps["think"])
+    _thinker(work, weights, steps["think"])
     _codec(weights, kept, steps["codec"])
     _talker(weights, steps["speak"])
     return True
@@ -65,10 +62,9 @@ def _tokenizer(folder: Path, checkpoint: Path, weights: dict[str, Tensor]) -> No
     save_file({table: weights[table].to(torch.bfloat16)}, folder / "embed.safetensors")
 
 
-def _thinker(work: Path, weights: dict[str, Tensor], kept: dict[str, Tensor], step: int) -> None:
+def _thinker(work: Path, weights: dict[str, Tensor], step: int) -> None:
     model = think.Thinking(weights["thinker.model.embed_tokens.weight"].float())
-    heads = {name: value.float() for name, value in kept.items() if name.startswith("hearing.")}
-    model.load_state_dict(own_names(weights) | heads, strict=False)
+    model.load_state_dict(own_names(weights), strict=False)
     state = model.state_dict()
     optimizer = hear.optimizer_of(model, think.RATE).state_dict()
     save_state(work / "think.pt", {"model": state, "average": state, "optimizer": optimizer, "step": step})
