@@ -176,11 +176,13 @@ export class Agent extends EventTarget {
    * @param {() => Promise<MediaStream>} open
    */
   async show(which, on, open) {
-    for (const track of this.shown[which]?.getTracks() ?? []) track.stop();
+    const before = this.shown[which];
     this.shown[which] = on ? await open() : null;
     const track = this.shown[which]?.getVideoTracks()[0] ?? null;
     track?.addEventListener("ended", () => this.show(which, false, open));
     await this.link?.show(which, track);
+    // Only now: a track that ends while it is sent is black at its end, and the model would see that.
+    for (const old of before?.getTracks() ?? []) old.stop();
     this.dispatchEvent(new CustomEvent("show", { detail: { which, stream: this.shown[which] } }));
     return this.shown[which];
   }
