@@ -2,7 +2,7 @@
 
 Callers ask, hesitate, answer fast, cough, say "uh-huh", let others talk in the background, interrupt, and have our
 voice come back as an echo (`floor_script`). They are heard by the real voice detector, endpointer, overlap rules, echo
-canceller and session; the model is a checkpoint (``--model``), or flite and pocketsphinx with recorded times
+canceller and session; in the model's place stand flite and pocketsphinx, with a model's published times
 (`floor_engine`). Every figure is counted in samples. ``..._without`` is the same caller without the mechanism: a fixed
 silence of 500 ms ends turns, nothing is guessed, any speech cuts, no canceller, words spread evenly over the audio.
 

@@ -1,4 +1,4 @@
-"""An engine for `benchmarks.floor` where no checkpoint is given: flite's voice, pocketsphinx's ear, recorded times.
+"""An engine for `benchmarks.floor`: flite's voice, pocketsphinx's ear, published times.
 
 It obeys the engine's commands in virtual time. Replies are texts that the benchmark wrote down beforehand, spoken by
 flite; a frame says which word it speaks by flite's own times, as a talker would by its attention: one frame in some
