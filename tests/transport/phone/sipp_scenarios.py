@@ -79,7 +79,8 @@ Content-Length: 0
     "busy": invite() + refused(486),
     "forbidden": invite() + refused(403),
     "not found": invite() + refused(404),
-    "cancel at once": invite() + answer(100) + CANCEL + answer(180, optional=True) + answer(200) + answer(487) + ACK_ERROR,
+    "cancel at once": invite() + answer(100) + CANCEL + answer(180, optional=True) + answer(200) + answer(487)
+    + ACK_ERROR,
     "cancel while ringing": invite() + answer(100) + answer(180) + pause(400) + CANCEL + answer(200) + answer(487)
     + ACK_ERROR,
     "cancel too late": invite() + TRYING + answer(200) + CANCEL + answer(200) + ACK + pause(200) + BYE,
