@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+LIVE = Path(__file__).parent / "transport"
+TRIES = 3
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real browsers, telephones and sockets run in real time, and a shared machine stalls for seconds: these tests, and
+    no others, are tried again, and the closing line says how often. What is pure must pass the first time."""
+    for item in items:
+        live = item.get_closest_marker("browser") or item.get_closest_marker("phone") or LIVE in item.path.parents
+        if live:
+            item.add_marker(pytest.mark.flaky(reruns=TRIES - 1))
