@@ -3,8 +3,8 @@
 A cough, an "uh-huh", our own echo and people in the background are one thing, somebody who wants the floor is another.
 After ``hold_after_ms`` of speech the reply is held, with all its state. Then, whichever comes first:
 
-    words that are more than listening noises and not what we just said; one alone if it is a `TAKERS`
-                                                                                        -> an interruption
+    words that are more than listening noises and not what we just said; one alone if it is a `TAKERS`, or if
+    nothing of the reply was heard yet                                                  -> an interruption
     no words known, and ``interrupt_after_ms`` of speech                                -> an interruption
     listening noises or none at all, and ``noise_after_ms`` of speech                   -> an interruption
     they are silent again, and all words are known and nothing                          -> it was nothing
@@ -70,6 +70,8 @@ class Over:
     """Since its end; 0 while it goes on."""
     held: bool = False
     faint: bool = False
+    unheard: bool = False
+    """Nothing of the reply had been heard when it began: they may just be going on."""
     noisy: bool = False
     """It has no pitch, mostly."""
     words: str | None = None
@@ -104,7 +106,8 @@ def judge(rules: OverlapRules, over: Over) -> Event | None:
         return Event.BARGE
     words = words_of(over.words or "")
     listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
-    few = len(words) < SURE_WORDS and not (over.whole and TAKERS & set(words))
+    alone = over.whole and (over.unheard or bool(TAKERS & set(words)))
+    few = len(words) < SURE_WORDS and not (words and alone)
     nothing = over.faint or listening or (few and (over.noisy or (over.whole and over.silence_ms > 0)))
     if not nothing and not few:
         return Event.BARGE

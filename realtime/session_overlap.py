@@ -36,6 +36,7 @@ class SpeechOver:
         self._ask = ask
         self._ours = ours
         self._usual_db: float | None = None
+        self._unheard = False
         self._voiced_before = 0
         self._name: str | None = None  # of the words that were asked for last
         self._count = 0
@@ -63,8 +64,9 @@ class SpeechOver:
             return
         self._usual_db = vad.level_db + (1 - LEARN) * ((self._usual_db or vad.level_db) - vad.level_db)
 
-    def begin(self) -> None:
-        """Their speech begins over us."""
+    def begin(self, *, unheard: bool) -> None:
+        """Their speech begins over us; ``unheard``: before our first sound."""
+        self._unheard = unheard
         vad = self._user.vad
         assert vad is not None, "speech was heard"
         self._voiced_before = vad.voiced - START_VOICED * vad.frame_samples
@@ -85,6 +87,7 @@ class SpeechOver:
             held=held,
             faint=self.faint,
             noisy=self._noisy(),
+            unheard=self._unheard,
             words=self._words,
             whole=self._words is not None and self._words_at >= vad.last_voiced,
             asked=self._waiting,

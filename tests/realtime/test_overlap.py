@@ -22,6 +22,8 @@ RULES = OverlapRules()
         (Over(300, 0, held=True, words="and"), None),  # the first piece of a word is often taken for another
         (Over(300, 40, held=True, words="stop", whole=True), Event.BARGE),
         (Over(300, 40, held=True, words="what", whole=True), Event.FALSE_ALARM),  # as likely a cough
+        (Over(300, 40, held=True, words="what", whole=True, unheard=True), Event.BARGE),  # they go on
+        (Over(300, 40, held=True, words="mm", whole=True, unheard=True), Event.FALSE_ALARM),
         (Over(620, 40, held=True, words="what", whole=True), Event.FALSE_ALARM),
         (Over(300, 40, held=True, words="uh-huh", whole=True), Event.FALSE_ALARM),
         (Over(300, 40, held=True, words="", whole=True), Event.FALSE_ALARM),
@@ -60,7 +62,7 @@ def test_silence_always_ends_it() -> None:
     flags = itertools.product((False, True), repeat=5)
     for held, faint, noisy, whole, asked in flags:
         for words in (None, "", "mm", "what"):
-            over = Over(300, RULES.words_wait_ms, held, faint, noisy, words, whole, asked)
+            over = Over(300, RULES.words_wait_ms, held, faint, noisy=noisy, words=words, whole=whole, asked=asked)
             assert judge(RULES, over) is Event.FALSE_ALARM
 
 

@@ -18,7 +18,7 @@ from transport.phone.marks import Marks
 
 Message = str | bytes
 FRAME_S = 0.02
-PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=20.0)
+PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=20.0, way_ms=0.0)
 """Until a mark is back: a cut is as long on its way to the far end as the audio was, so the delay of the network falls
 out of what was heard when it gets there, and a frame of theirs is left."""
 
