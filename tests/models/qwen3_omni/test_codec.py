@@ -92,8 +92,8 @@ def test_rows_at_different_places_share_a_batch(
 def test_in_double_precision_cutting_makes_no_difference(tmp_path: Path, codes: torch.Tensor) -> None:
     _, model = both(tiny(tmp_path), torch.float64)
     state = Code2WavCodec(model, 2)._state
-    pieces = [model(codes[:1, [i]], state, [0]) for i in range(20)]
-    at_once = [model(part, state, [1]) for part in torch.split(codes[:1, :20], 7, 1)]
+    pieces = [model(codes[:1, [i]], state, [0], [i]) for i in range(20)]
+    at_once = [model(part, state, [1], [7 * n]) for n, part in enumerate(torch.split(codes[:1, :20], 7, 1))]
     torch.testing.assert_close(torch.cat(pieces, 1), torch.cat(at_once, 1), rtol=0, atol=1e-12)
 
 
