@@ -75,6 +75,8 @@ class Stage(IntEnum):
     ENCODE = 4
 
 
+SPARE = 0.8
+"""Share of the slack that a piece of a prefill may take: what is predicted is a mean."""
 SPOKEN = (Stage.DECODE, Stage.FRAME, Stage.RENDER)
 """What a frame of speech goes through."""
 
@@ -147,6 +149,7 @@ class Costs:
     call_s: dict[Stage, float] = field(default_factory=dict)
     token_s: float = 0.0
     rows: dict[Stage, RowCost] = field(default_factory=dict)
+    tokens: RowCost = field(default_factory=RowCost)  # of a prefill, by its positions
 
     def learn(self, stage: Stage, seconds: float, tokens: int = 0, rows: int = 1) -> None:
         """A unit of ``stage`` over ``rows`` slots took ``seconds``; a prefill did ``tokens`` positions."""
@@ -154,11 +157,23 @@ class Costs:
         known = self.call_s.get(stage, seconds)
         self.call_s[stage] = known + 0.1 * (seconds - known)
         if tokens:
+            self.tokens.learn(tokens, seconds)
             self.token_s += (0.2 if self.token_s else 1.0) * (seconds / tokens - self.token_s)
 
     def least_s(self, stage: Stage, piece_tokens: int) -> float:
         """Seconds of the smallest unit of ``stage``."""
-        return piece_tokens * self.token_s if stage is Stage.PREFILL else self.call_s.get(stage, 0.0)
+        if stage is not Stage.PREFILL:
+            return self.call_s.get(stage, 0.0)
+        return self.tokens.at(piece_tokens) if self.tokens.weight else piece_tokens * self.token_s
+
+    def prefilled_in(self, seconds: float) -> float:
+        """Positions that a prefill does in ``seconds``. A call costs something before its first position: who shares it
+        out among few sees a dear position, and would hold back everybody who waits for one."""
+        if not self.tokens.weight:
+            return seconds / self.token_s
+        begin_s = self.tokens.at(0)
+        each_s = (self.tokens.at(1000) - begin_s) / 1000
+        return (seconds - begin_s) / each_s if each_s > 0 else math.inf
 
     def spoken_s(self, speakers: int) -> float:
         """Seconds that one frame for ``speakers`` at once would take: a token, its codes and its samples."""
@@ -177,7 +192,7 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
         return min((work.start_s for work in works if math.isfinite(work.start_s)), default=None)
     head = min(ready, key=_urgency)
     if not head.listening:
-        fits_s = now + costs.least_s(head.stage, config.piece_tokens) + costs.frame_s
+        fits_s = now + (costs.least_s(head.stage, config.piece_tokens) + costs.frame_s) / SPARE
         head = min((work for work in ready if work.listening and work.deadline_s < fits_s), key=_urgency, default=head)
     riders = [work for work in ready if work.stage == head.stage and work.rank == head.rank]
     riders.sort(key=lambda work: work.deadline_s)
@@ -197,7 +212,7 @@ def piece(works: Sequence[Work], prefilled: set[int], now: float, costs: Costs, 
     if not due or not costs.token_s:
         return config.prefill_tokens
     slack_s = min(due) - now - costs.frame_s
-    return int(max(config.piece_tokens, min(config.prefill_tokens, slack_s / costs.token_s)))
+    return int(max(config.piece_tokens, min(config.prefill_tokens, costs.prefilled_in(SPARE * slack_s))))
 
 
 @dataclass

@@ -141,3 +141,19 @@ def test_the_header_of_a_reply_is_in_the_cache_before_its_first_token() -> None:
     cache = rig.model.thinker.slots[0].cache  # type: ignore[attr-defined]
     assert ASSISTANT in cache
     assert np.all(np.asarray(cache) > 0)
+
+
+def test_callers_who_end_together_are_all_answered_soon() -> None:
+    """Small prefills while they speak teach what a call costs before its first position; were that shared out among few,
+    positions would look dear, and whoever still waits would yield to each frame of those who are spoken to."""
+    costs = {**COSTS, "encode": 0.02, "prefill": 0.008, "talker_prefill": 0.008, "token": 0.0003}
+    rig = Rig(costs={**costs, "decode": 0.009, "frame": 0.021, "render": 0.008})
+    for session in range(4):
+        rig.send(Open(session), Extend(session, 0, (Begin("user"),)))
+        rig.run()
+    decided_s = rig.now
+    for session in range(4):
+        rig.send(Extend(session, 0, turn(session, 7200)[1:], "u"), Reply(session, 0, "r", decided_s))
+    rig.run()
+    assert max(rig.at(session, AudioOut) for session in range(4)) - decided_s < 0.3
+    assert rig.engine.stats()["underrun_s"] == 0

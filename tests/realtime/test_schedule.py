@@ -57,8 +57,8 @@ def test_a_prefill_is_cut_to_the_slack_of_those_who_listen() -> None:
         listener = Work(1, Stage.FRAME, Rank.REPLY, 10 + dry_in_s, 10.05)
         return piece([prefill, listener], {0}, 10.0, costs, CONFIG)
 
-    assert allowed(0.24) == pytest.approx(200, abs=1)
-    assert allowed(0.1) == pytest.approx(60, abs=1)
+    assert allowed(0.24) == pytest.approx(160, abs=1)
+    assert allowed(0.1) == pytest.approx(48, abs=1)
     assert allowed(0.0) == CONFIG.piece_tokens
     assert allowed(5.0) == CONFIG.prefill_tokens
     assert piece([prefill], {0}, 10.0, costs, CONFIG) == CONFIG.prefill_tokens
@@ -72,6 +72,15 @@ def test_costs_follow_what_is_measured() -> None:
         costs.learn(Stage.DECODE, 0.01)
     assert costs.token_s == pytest.approx(0.0005)
     assert costs.frame_s == pytest.approx(0.01)
+
+
+def test_small_prefills_do_not_make_a_position_look_dear() -> None:
+    costs = Costs()
+    for tokens in (3, 40, 4, 60, 3, 50, 3, 3, 3, 45) * 3:
+        costs.learn(Stage.PREFILL, 0.01 + 0.0004 * tokens, tokens)
+    assert costs.least_s(Stage.PREFILL, 32) == pytest.approx(0.0228, rel=0.05)
+    assert costs.prefilled_in(0.05) == pytest.approx(100, rel=0.1)
+    assert costs.prefilled_in(0.005) < 0
 
 
 def test_a_listener_runs_dry_when_what_was_made_is_played() -> None:
