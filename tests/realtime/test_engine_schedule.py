@@ -144,8 +144,8 @@ def test_the_header_of_a_reply_is_in_the_cache_before_its_first_token() -> None:
 
 
 def test_callers_who_end_together_are_all_answered_soon() -> None:
-    """Small prefills while they speak teach what a call costs before its first position; were that shared out among few,
-    positions would look dear, and whoever still waits would yield to each frame of those who are spoken to."""
+    """Small prefills while they speak teach what a call costs before its first position; were that shared out among
+    few, positions would look dear, and whoever still waits would yield to each frame of those who are spoken to."""
     costs = {**COSTS, "encode": 0.02, "prefill": 0.008, "talker_prefill": 0.008, "token": 0.0003}
     rig = Rig(costs={**costs, "decode": 0.009, "frame": 0.021, "render": 0.008})
     for session in range(4):
