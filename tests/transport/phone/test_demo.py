@@ -18,15 +18,16 @@ from models.demo.recipe.grammar import spoken_words
 from models.demo.recipe.listen import Ear, domain_grammar
 from realtime.host_process import EngineProcess
 from realtime.pcm import resample, to_float, to_int16
+from tests.demo_checkpoint import needs_right_answers
 from tests.transport.live import LiveServer
 from tests.transport.phone.baresip import Baresip, microphone
 from tests.transport.phone.calling import Watcher, address, call_id, nothing_is_left, phone_config
-from transport.checkpoints import DEMO, load_named
+from transport.checkpoints import load_named
 
 pytestmark = [
     pytest.mark.phone,
     pytest.mark.slow,
-    pytest.mark.skipif(not (DEMO / "config.json").is_file(), reason="the demo checkpoint is not installed here"),
+    needs_right_answers,
 ]
 
 HZ = 8000
