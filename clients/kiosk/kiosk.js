@@ -30,7 +30,8 @@ addEventListener("unhandledrejection", (event) => {
   happened("problem");
 });
 addEventListener("contextmenu", (event) => event.preventDefault());
-addEventListener("pointerdown", () => kiosk.state === "attract" || happened("touch"), true);
+// Not while an overlay covers the page: it would be gone before the finger is up, and what lies beneath be pressed.
+addEventListener("pointerdown", () => kiosk.state === "talk" && happened("touch"), true);
 agent.addEventListener("event", (/** @type {any} */ event) => ACTIVE.test(event.detail.type) && happened("activity"));
 agent.addEventListener("problem", () => happened("problem"));
 $("#attract").onclick = () => happened("touch");

@@ -23,11 +23,11 @@ def state(person: Visitor, name: str) -> None:
 
 @pytest.mark.browser
 def test_touched_talked_to_and_left(chromium: Browser) -> None:
-    with LiveServer() as server, visit(chromium, f"{server.url}/kiosk/?idle=900&languages=en,de") as person:
+    with LiveServer() as server, visit(chromium, f"{server.url}/kiosk/?idle=900&languages=en,de", voice=True) as person:
         state(person, "attract")
         person.follow()
         person.page.locator("#attract").click()
-        person.until(lambda: person.of("response.done"))
+        person.until(lambda: person.of("session.created"))
         person.page.get_by_role("button", name="Deutsch").click()
         expect(person.page.locator("#finish")).to_have_text("Beenden")
         person.page.get_by_role("button", name="Schriftgröße").click()
