@@ -111,9 +111,11 @@ class Playback:
         """What was kept back may be sent."""
         self._opened = True
 
-    def report(self, samples: int, now: float) -> None:
-        """The client says what was played by now."""
+    def report(self, samples: int, now: float, *, stopped: bool = False) -> None:
+        """The client says what was played by now; ``stopped``: and that its player stopped there."""
         self._report = (max(0, min(samples, self.sent)), now)
+        if stopped:
+            self._stopped_at = min(self._running(now), float(self.sent))
 
     # --- counts ---
 

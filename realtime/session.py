@@ -267,7 +267,7 @@ class Session:
         """Of the running reply: the client says what was played, and that it stopped playing."""
         if self._replies.item_id == message.item_id and self.state in REPLYING:
             samples = message.audio_end_ms * self._spec.output_rate_hz // 1000
-            self._replies.report(message.item_id, samples, self._now)
+            self._replies.report(message.item_id, samples, self._now, stopped=True)
             self._ears.notice(Event.CANCEL)
             return
         self._items.truncate(message)

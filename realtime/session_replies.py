@@ -249,12 +249,12 @@ class Replies:
             self._out.tell({"type": "parley.playout.resume", "response_id": reply.key})
         self._report_clock(reply, now)
 
-    def report(self, item_id: str, samples: int, now: float) -> None:
+    def report(self, item_id: str, samples: int, now: float, *, stopped: bool = False) -> None:
         """The client says what of the item was played; so it knows our extension, unless the transport knows better."""
         if self._config.player_pauses is None:
             self._pauses = True
         if self._running is not None and self._running.writer.item_id == item_id:
-            self._running.playback.report(samples, now)
+            self._running.playback.report(samples, now, stopped=stopped)
 
     def _report_clock(self, reply: RunningReply, now: float) -> None:
         """The engine orders its work by the listener's clock, and is told whenever that jumps or stops."""

@@ -27,6 +27,7 @@ SAMPLES: dict[str, Any] = {
     "Sampling | None": base.GREEDY,
     "Usage": events.Usage(1, 2, 3, 4, 5, 6),
     "Timing": events.Timing(1, 0.1, None, 0.3),
+    "Limits | None": events.Limits(1000, 900, 8, 7, 5.0),
     "tuple[Segment, ...]": (
         base.Instructions("be kind", ("{}",)),
         base.Begin("user"),

@@ -11,7 +11,7 @@ import pytest
 from models.base import Spec
 from realtime import protocol_events as say
 from realtime.errors import InvalidField
-from realtime.events import Play, Timing
+from realtime.events import Limits, Play, Timing
 from realtime.protocol import Dialect, Event, Ids, Settings, session_object, spell
 from realtime.protocol_beta import is_beta, session_to_ga
 from realtime.settings import update
@@ -49,6 +49,7 @@ EVERY: dict[str, Event] = {
     "output_audio_stopped": say.output_audio_stopped("resp_1"),
     "output_audio_cleared": say.output_audio_cleared("resp_1"),
     "error": say.error(WRONG),
+    "rate_limits": say.rate_limits(Limits(1000, 900, 8, 7, 5.0)),
     "latency": say.latency("resp_1", Timing(3, 0.02, None, None), e2e_ms=None),
 }
 

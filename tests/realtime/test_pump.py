@@ -225,9 +225,8 @@ def test_a_turn_through_pump_and_engine() -> None:
     """The two hops: commands in, outputs back on the loop."""
 
     async def main() -> None:
-        engine = Engine(toy_model())
+        engine = Engine(toy_model(), deliver=lambda output: pumps.deliver(output))
         pumps = Pumps(engine.submit)
-        engine.deliver = pumps.deliver
         played: list[Effect] = []
 
         def answer(event: Input) -> list[Command]:

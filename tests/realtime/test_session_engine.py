@@ -94,7 +94,9 @@ def test_turns_cuts_and_words() -> None:
     states = [event["response"]["status"] for event in talk.of("response.done")]
     assert states[-1] == "completed"
     assert "cancelled" in states
-    assert len(talk.of("conversation.item.input_audio_transcription.completed")) == 4
+    turns = talk.of("input_audio_buffer.committed")  # a word before our first sound goes on with its turn
+    assert 2 < len(turns) <= 4
+    assert len(talk.of("conversation.item.input_audio_transcription.completed")) == len(turns)
     assert talk.errors() == []
 
 
