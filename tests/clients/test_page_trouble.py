@@ -84,7 +84,7 @@ def test_a_server_that_is_away(chromium: Browser) -> None:
         server.server.should_exit = True
         server.join()
         person.page.get_by_role("button", name="Start talking").click()
-        problem(person, "The server can't be reached")
+        problem(person, "The server can’t be reached")
 
 
 @TRANSPORTS
