@@ -34,8 +34,8 @@ def test_it_is_whole_and_small() -> None:
         with safe_open(path, "pt") as file:
             written |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     config = json.loads((SHIPPED / "config.json").read_text())
-    ours = {name: shape for name, shape in written.items() if not name.startswith("code2wav.")}
-    known = {name: shape for name, shape in tensors(config) if not name.startswith("code2wav.")}
+    ours = {name: shape for name, shape in written.items() if name.startswith("thinker.")}
+    known = dict(tensors({**config, "enable_audio_output": False}))
     assert ours == known
 
 
@@ -104,7 +104,7 @@ def test_engine_and_transformers_agree(examined: tuple[list[evaluate.Case], list
     assert same >= 0.9 * len(cases)
 
 
-RIGHT = 0.0
+RIGHT = 0.35
 """A little under what RESULTS.md has for clean held-out speech: the short version has fewer questions."""
-WORD_ERRORS = 1.0
+WORD_ERRORS = 0.15
 """A little over what it has for the replies' speech under a grammar."""
