@@ -106,5 +106,5 @@ def test_engine_and_transformers_agree(examined: tuple[list[evaluate.Case], list
 
 RIGHT = 0.35
 """A little under what RESULTS.md has for clean held-out speech: the short version has fewer questions."""
-WORD_ERRORS = 0.15
+WORD_ERRORS = 0.25
 """A little over what it has for the replies' speech under a grammar."""
