@@ -32,7 +32,7 @@ pytestmark = pytest.mark.phone
 
 HZ = 8000
 FORBIDDEN = "403"
-ENOUGH = 0.4
+ENOUGH = 0.6
 """Of what was said must be in the other side's recording. On a machine that keeps up all of it is; a busy one makes
 baresip drop half. Another clip's pieces are found never, another tone's sometimes."""
 WORDY = "Go on and on, please, about all the trains that leave today."

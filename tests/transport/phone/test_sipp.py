@@ -158,7 +158,7 @@ async def test_who_never_acknowledges_is_hung_up_on(server: LiveServer, tmp_path
 
 async def test_two_hundred_calls_in_a_row(server: LiveServer, tmp_path: Path) -> None:
     tasks = len(asyncio.all_tasks(server.loop))
-    await sipp(server, tmp_path, "call", calls=200, at_once=4)
+    await sipp(server, tmp_path, "call", calls=200, at_once=8)
     await nothing_is_left(server)
     assert len(asyncio.all_tasks(server.loop)) <= tasks + 2
 
