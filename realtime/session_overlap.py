@@ -19,6 +19,8 @@ PITCHED_SHARE = 0.35
 """Of the voiced frames of speech, more have a pitch; of a cough's, fewer."""
 LEARN = 0.3
 """Weight of the latest turn in how loud this speaker is."""
+IGNORED_DB = 2.0
+"""So much softer they are believed to be after each time that nobody answered: they may have stepped back."""
 
 
 class SpeechOver:
@@ -63,6 +65,13 @@ class SpeechOver:
         if (vad := self._user.vad) is None or not vad.voiced:
             return
         self._usual_db = vad.level_db + (1 - LEARN) * ((self._usual_db or vad.level_db) - vad.level_db)
+
+    def ignored(self) -> None:
+        """Speech too faint to be theirs went by in a silence, as if it were not for us."""
+        if self._usual_db is not None:
+            self._usual_db -= IGNORED_DB
+        if self._user.vad is not None:
+            self._user.vad.forget()
 
     def begin(self, *, unheard: bool) -> None:
         """Their speech begins over us; ``unheard``: before our first sound."""
