@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from models.base import Pcm
 from realtime.settings import TurnDetection
 
 BASE_MS = {"low": 900.0, "medium": 600.0, "auto": 500.0, "high": 300.0}
@@ -31,6 +32,13 @@ class EndOfTurn(Protocol):
 
     def __call__(self, text: str) -> float | None:
         """0 (in the middle of something) to 1 (done); None: can't tell."""
+
+
+class SoundOfEnd(Protocol):
+    """Judges the sound of what they say, its melody and its pace: is the speaker done?"""
+
+    def __call__(self, pcm: Pcm) -> float | None:
+        """float32 [n] at the model's input rate, the turn so far -> as `EndOfTurn`."""
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -80,15 +88,22 @@ class Endpointer:
         """They went on after a silence of this length: it was not the end."""
         self._pauses.append(pause_ms)
 
-    def wait_ms(self, text: str | None) -> float:
-        """Silence that ends the turn now; ``text``: what was said so far, where that is known."""
+    @property
+    def wants_sound(self) -> bool:
+        """How it sounded would change the answer."""
+        return self._turn.kind == "semantic_vad"
+
+    def wait_ms(self, text: str | None, sound: float | None = None) -> float:
+        """Silence that ends the turn now; ``text``: what was said so far, ``sound``: how much that sounded like an end,
+        where they are known. Of two judgements the mean counts."""
         if self._turn.kind != "semantic_vad":
             return float(self._turn.silence_duration_ms)
         base = self._learned(BASE_MS[self._turn.eagerness])
-        done = self._judge(text) if self._judge is not None and text else None
-        return base if done is None else self._by_words(done, base)
+        words = self._judge(text) if self._judge is not None and text else None
+        known = [done for done in (words, sound) if done is not None]
+        return self._by_judgement(sum(known) / len(known), base) if known else base
 
-    def _by_words(self, done: float, base: float) -> float:
+    def _by_judgement(self, done: float, base: float) -> float:
         """From ``base`` where it is open down to a moment where they are surely done, up where they surely aren't."""
         shortest = max(SHORTEST_MS, FINISHED_FACTOR * base)
         longest = min(UNFINISHED_FACTOR * base, LONGEST_MS[self._turn.eagerness])

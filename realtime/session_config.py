@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.base import Sampling
-from realtime.endpoint import EndOfTurn, words_end_turn
+from realtime.endpoint import EndOfTurn, SoundOfEnd, words_end_turn
 from realtime.overlap import OverlapRules
 from realtime.playback import Pacing
 from realtime.vad import VoiceDetector, WebRtcVoice
@@ -24,8 +24,10 @@ class SessionConfig:
     """What becomes of a reply that they speak over."""
     end_of_turn: EndOfTurn | None = words_end_turn
     """Judges their words under ``semantic_vad``; None: silence alone decides."""
+    sound_of_end: SoundOfEnd | None = None
+    """Judges how it sounded under ``semantic_vad``, beside their words or in their place (endings_onnx.py)."""
     words_after_ms: float = 60.0
-    """After this much silence their words so far are asked for, where they tell whether the turn is over."""
+    """After this much silence their words so far are asked for, and their sound is judged."""
     speculate_ms: float | None = 200.0
     """After this much silence a reply is begun that nobody hears yet; None: never."""
     speculation_tokens: int = 256

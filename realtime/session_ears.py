@@ -5,6 +5,7 @@ from __future__ import annotations
 from models.base import Pcm, Pixels
 from realtime.endpoint import Endpointer
 from realtime.errors import InvalidImage
+from realtime.pcm import to_float
 from realtime.protocol_events import Ids
 from realtime.session_config import SessionConfig
 from realtime.session_guess import Guesses
@@ -16,6 +17,8 @@ from realtime.vad import SpeechStart
 
 MESSAGE_OPEN = frozenset({State.USER, State.PAUSE, State.GUESS})
 OVER_US = frozenset({State.OVERLAP, State.HELD})
+OTHERS_DONE_MS = 800.0
+"""After this much silence somebody who was too faint to be this speaker has said what they had to say."""
 SURELY_OPEN_MS = 800.0
 """Nothing is guessed longer than this before the turn's end is due: where their words need a continuation."""
 
@@ -43,12 +46,16 @@ class Ears:
         self._turn: TurnDetection | None = None
         self._endpointer = Endpointer(TurnDetection())
         self._ended_at = 0  # sample at which their latest speech ended
+        self._others_at: int | None = None  # where the speech began that is too faint to be theirs
         self._read_after = -1  # the end of speech after which their words were last asked for
         self._guessed_after = -1  # and a reply guessed
+        self._judged_after = -1  # and its sound judged
+        self._sound: float | None = None  # that judgement
 
     def configure(self, turn: TurnDetection | None) -> None:
         """Another mode, from the next sample on."""
         self._turn = turn
+        self._others_at = None
         self._user.configure(turn)
         self._endpointer = Endpointer(turn or TurnDetection(), self._config.end_of_turn)
 
@@ -70,6 +77,7 @@ class Ears:
                 else:
                     self._ended_at = edge.at
                     self.notice(Event.QUIET)
+            self._others(now)
             self._listen_on()
 
     def see(self, pixels: Pixels, now: float) -> None:
@@ -128,7 +136,13 @@ class Ears:
         return self._floor.state in OVER_US and self._may_interrupt
 
     def _speech(self, at: int, now: float) -> None:
+        """Somebody speaks since ``at``. Between turns, what is too faint to be this speaker opens none; it is looked at
+        again with every frame, since many words begin softly."""
         state = self._floor.state
+        self._others_at = None
+        if state is State.LISTEN and self._user.message is None and self._over_us.faint:
+            self._others_at = at
+            return
         if state in (State.PAUSE, State.GUESS, State.THINK):
             self._endpointer.resumed(self._ms(at - self._ended_at))
         if self._user.message is None:
@@ -137,6 +151,17 @@ class Ears:
             self._over_us.begin(unheard=state is State.THINK)
         quietly = state in (State.THINK, State.SPEAK) and self._over_us.faint
         self.notice(Event.TALK if state in REPLYING and (quietly or not self._may_interrupt) else Event.SPEECH)
+
+    def _others(self, now: float) -> None:
+        """Goes on looking at speech that was too faint to open a turn, until it is over."""
+        vad = self._user.vad
+        if self._others_at is None or vad is None:
+            return
+        if vad.speaking and not self._over_us.faint:
+            self._speech(self._others_at, now)
+        elif not vad.speaking and self._ms(self._user.silence) >= OTHERS_DONE_MS:
+            self._others_at = None
+            self._over_us.ignored()
 
     def _listen_on(self) -> None:
         """What lasts: silence, or speech over us. Counted in samples of their audio, so that network jitter decides
@@ -153,7 +178,7 @@ class Ears:
             self._silence(self._ms(self._user.silence), vad.last_voiced)
 
     def _silence(self, silence_ms: float, since: int) -> None:
-        wait_ms = self._endpointer.wait_ms(self._guesses.words)
+        wait_ms = self._endpointer.wait_ms(self._guesses.words, self._sounded(silence_ms, since))
         if silence_ms >= wait_ms:
             self.notice(self._over)
             return
@@ -173,6 +198,18 @@ class Ears:
         if since != self._guessed_after and self._over is Event.OVER and self._guesses.may():
             self._guessed_after = since
             self.notice(Event.BRIEF)
+
+    def _sounded(self, silence_ms: float, since: int) -> float | None:
+        """How much what was said before this silence sounded like an end; judged once."""
+        judge, message = self._config.sound_of_end, self._user.message
+        if judge is None or message is None or not self._endpointer.wants_sound:
+            return None
+        if since != self._judged_after:
+            if silence_ms < self._config.words_after_ms:
+                return None
+            self._judged_after = since
+            self._sound = judge(to_float(message.audio.cut(0, message.audio.length)))
+        return self._sound
 
     def _ms(self, samples: int) -> float:
         return samples * 1000 / self._user.rate_hz

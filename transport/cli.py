@@ -17,6 +17,7 @@ from rich.console import Console
 from models import registry
 from models.base import CheckpointError, LoadOptions
 from realtime.endings import Endings
+from realtime.endings_onnx import SoundEndings
 from realtime.host import EngineThread, Host
 from realtime.host_process import EngineProcess
 from realtime.schedule import EngineConfig
@@ -92,6 +93,9 @@ def serve(
     typical: Annotated[
         Path | None, typer.Option(help="Sentences callers say, one a line: semantic_vad learns where they end.")
     ] = None,
+    end_of_turn: Annotated[
+        Path | None, typer.Option(help="An ONNX model that hears the end of a turn (Smart Turn v3), for semantic_vad.")
+    ] = None,
     phone: Annotated[Path | None, typer.Option(help="Telephone numbers, SIP and trunk: a TOML file.")] = None,
     twilio_auth_token: Annotated[
         str, typer.Option(envvar="PARLEY_TWILIO_AUTH_TOKEN", help="What Twilio signs its requests with.")
@@ -109,7 +113,8 @@ def serve(
             ice_server_of(url)
         tls = _tls(tls_cert, tls_key)
         phones = replace(read_phones(phone) if phone else PhoneConfig(), twilio_auth_token=twilio_auth_token)
-        session = SessionConfig(end_of_turn=Endings.read(typical)) if typical else SessionConfig()
+        session = SessionConfig(sound_of_end=SoundEndings(end_of_turn) if end_of_turn else None)
+        session = replace(session, end_of_turn=Endings.read(typical)) if typical else session
         options = LoadOptions(
             device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads, weights=weights
         )

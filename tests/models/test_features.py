@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
 from models.base import Pcm
-from models.features import RANGE, Clip, LogMel, clamped_apart, mel_filters, normalise
+from models.features import RANGE, Clip, LogMel, clamped_apart, normalise
+from models.mel import mel_filters
 
 MEL = LogMel(128)
 REFERENCE = WhisperFeatureExtractor(feature_size=128)
