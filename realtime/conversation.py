@@ -22,7 +22,7 @@ read instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import takewhile
@@ -186,20 +186,30 @@ class Conversation:
             self._revision[item_id] += 1
         return self._items[item_id]
 
-    def make_room(self, keep: float = 0.5) -> bool:
-        """The oldest turns are rendered no more, and their sound and pictures let go, so that about a share ``keep`` of
-        the context is left. The latest turn stays whatever its size. False: there is nothing to forget."""
+    def oldest(self, keep: float = 0.5) -> tuple[str, ...]:
+        """The items to forget so that about a share ``keep`` of the context is left: the oldest turns. The latest turn
+        stays whatever its size. Empty: there is nothing to forget."""
         shown = [self._items[item_id] for item_id in self._order if item_id not in self._forgotten]
         turns = [place for place, item in enumerate(shown) if item.role == "user" and place]
         if not turns:
-            return False
+            return ()
         weights = [weight(item, self._rate_hz) for item in shown]
         wanted = keep * sum(weights)
         first = next((place for place in turns if sum(weights[place:]) <= wanted), turns[-1])
-        for item in shown[:first]:
-            self._forgotten.add(item.id)
-            self._items[item.id] = item.without_audio().without_pictures()
-        return True
+        return tuple(item.id for item in shown[:first])
+
+    def forget(self, item_ids: Collection[str]) -> None:
+        """These are rendered no more, and their sound and pictures let go; deleted ones are no error."""
+        for item_id in item_ids:
+            if item_id in self._items:
+                self._forgotten.add(item_id)
+                self._items[item_id] = self._items[item_id].without_audio().without_pictures()
+
+    def make_room(self, keep: float = 0.5) -> bool:
+        """Forgets the oldest turns. False: there is nothing to forget."""
+        oldest = self.oldest(keep)
+        self.forget(oldest)
+        return bool(oldest)
 
     def _let_go(self) -> None:
         """Oldest first, until what is kept is within its bounds. The newest item keeps all, whatever its size."""
@@ -218,8 +228,9 @@ class Conversation:
 
     # --- rendering
 
-    def render(self, prompt: Instructions, have: Sequence[str] = ()) -> list[Entry]:
-        """What the engine's context should hold. Replies in progress, and items with nothing in them, are left out.
+    def render(self, prompt: Instructions, have: Sequence[str] = (), without: Collection[str] = ()) -> list[Entry]:
+        """What the engine's context should hold. Replies in progress, and items with nothing in them, are left out, as
+        those ``without`` which it is to be made.
 
         ``have``: the keys that it holds. Entries that are there already come without their segments: making those
         costs time in the length of all that was said."""
@@ -230,7 +241,7 @@ class Conversation:
             reply = self._whole_reply_at(place)
             names = reply or [self._order[place]]
             place += len(names)
-            if all(self._is_silent(name) for name in names):
+            if all(name in without or self._is_silent(name) for name in names):
                 continue
             key = (reply and self._items[names[0]].response_id) or self._key(names[0])
             there = there and len(entries) < len(have) and have[len(entries)] == key

@@ -25,6 +25,7 @@ from models.base import InvalidPart, Model, ModelError, SlotsExhausted
 from realtime.engine_admission import Admission
 from realtime.engine_counters import Counters
 from realtime.engine_prefixes import Prefixes
+from realtime.engine_renewal import Renewal, close_slot
 from realtime.engine_scribe import Scribe
 from realtime.engine_session import EngineSession, Shared
 from realtime.engine_units import Owner, Units
@@ -39,7 +40,10 @@ from realtime.events import (
     Overhear,
     Playout,
     Refused,
+    Renew,
+    Renewed,
     Rewind,
+    Swap,
     Transcribe,
     TranscriptOut,
 )
@@ -94,9 +98,9 @@ class Engine:
         works: list[Work] = []
         for session in list(self._sessions.values()):
             works += self._safely(session, partial(self._session_works, session, now))
-        scribes = [owner for owner in self._owners.values() if isinstance(owner, Scribe)]
-        for order, scribe in enumerate(scribes):
-            works += self._safely(scribe, partial(self._scribe_works, scribe, order))
+        asides = [owner for owner in self._owners.values() if not isinstance(owner, EngineSession)]
+        for order, aside in enumerate(asides):
+            works += self._safely(aside, partial(self._aside_works, aside, order))
         chosen = choose(works, now, self._costs, self.config)
         if not isinstance(chosen, Batch):
             return chosen
@@ -128,9 +132,9 @@ class Engine:
         session.advance(now)
         return session.works(now)
 
-    def _scribe_works(self, scribe: Scribe, order: int) -> list[Work]:
-        scribe.advance()
-        return scribe.works(order)
+    def _aside_works(self, aside: Scribe | Renewal, order: int) -> list[Work]:
+        aside.advance()
+        return aside.works(order)
 
     # --- commands ------------------------------------------------
 
@@ -151,6 +155,10 @@ class Engine:
             self._safely(session, partial(session.rewind, command))
         elif isinstance(command, Overhear):
             self._transcribe(command, session.slot)
+        elif isinstance(command, Renew):
+            self._renew(command)
+        elif isinstance(command, Swap):
+            self._safely(session, partial(self._swap, session, now))
         else:
             session.queue.append(command)
 
@@ -203,8 +211,7 @@ class Engine:
         self._sessions.pop(session.number, None)
         self._admission.inside = len(self._sessions)
         for slot, owner in list(self._owners.items()):
-            mine = owner is session or (isinstance(owner, Scribe) and owner.command.session == session.number)
-            if not mine:
+            if owner is not session and (isinstance(owner, EngineSession) or owner.command.session != session.number):
                 continue
             del self._owners[slot]
             try:
@@ -222,6 +229,47 @@ class Engine:
             return
         self._owners[scribe.slot] = scribe
 
+    def _renew(self, command: Renew) -> None:
+        for slot, owner in self._renewals():
+            if owner.command.session == command.session:
+                del self._owners[slot]
+                owner.close()
+        if not command.extends:
+            return
+        try:
+            slot = self._claim()
+            try:
+                self._owners[slot] = Renewal(command, self.model, slot, self.deliver)
+            except Exception:
+                close_slot(self.model, slot)
+                raise
+        except ModelError as error:
+            self.deliver(Renewed(command.session, command.epoch, str(error)))
+
+    def _renewals(self) -> list[tuple[int, Renewal]]:
+        return [(slot, owner) for slot, owner in self._owners.items() if isinstance(owner, Renewal)]
+
+    def _swap(self, session: EngineSession, now: float) -> None:
+        """The session moves into the context that was made anew for it; what came before is done to the old one."""
+        session.advance(now)
+        renewal = next((made for _, made in self._renewals() if made.command.session == session.number), None)
+        if renewal is None or not renewal.ready:
+            session.fail(session.epoch, "engine_failed", "The context that was to take this one's place is gone.")
+            return
+        old = session.slot
+        session.move(renewal.slot, renewal.context)
+        self._owners[session.slot] = session
+        del self._owners[old]
+        close_slot(self.model, old)
+
+    def _drop_renewals(self) -> bool:
+        """Gives back the room of contexts that are being made anew; False where there are none."""
+        renewals = self._renewals()
+        for slot, renewal in renewals:
+            del self._owners[slot]
+            renewal.fail("There is no room for it.")
+        return bool(renewals)
+
     # --- units ------------------------------------------------
 
     def _run(self, batch: Batch) -> None:
@@ -233,7 +281,7 @@ class Engine:
         if batch.rank is Rank.REPLY:
             self._load.add(ended_s - began_s, ended_s)
         for slot, owner in list(self._owners.items()):
-            if isinstance(owner, Scribe) and owner.closed:
+            if not isinstance(owner, EngineSession) and owner.closed:
                 del self._owners[slot]
         if self._units.faults_in_a_row >= self.config.fault_limit:
             raise EngineBroken(f"{self._units.faults_in_a_row} faults of the model in a row; see the log")
@@ -251,11 +299,12 @@ class Engine:
     def _fault(self, slot: int, stage: Stage | None, error: Exception) -> None:
         """Slot ``slot`` can't go on with what it was doing."""
         owner = self._owners.get(slot)
-        if isinstance(owner, Scribe):
-            log.warning("a transcript of session %d failed", owner.command.session, exc_info=error)
+        if isinstance(owner, Scribe | Renewal):
+            what = "transcript" if isinstance(owner, Scribe) else "new context"
+            log.warning("a %s of session %d failed", what, owner.command.session, exc_info=error)
             del self._owners[slot]
             try:
-                owner.fail("The model failed while it transcribed.")
+                owner.fail(f"The model failed while it made a {what}.")
             except Exception:
                 log.exception("slot %d did not close cleanly", slot)
         elif owner is not None:
@@ -269,7 +318,7 @@ class Engine:
     def _recover(self, session: EngineSession, stage: Stage | None, error: Exception) -> bool:
         """Faults after which the slot is still sound."""
         if isinstance(error, SlotsExhausted):
-            if self._prefixes.release():
+            if self._prefixes.release() or self._drop_renewals():
                 return True  # everything is as it was: it is tried again, with more room
             if session.speech_ends(stage):
                 return True

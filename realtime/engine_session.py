@@ -16,6 +16,7 @@ from realtime.engine_admission import Admission
 from realtime.engine_context import Context, LastReply, Refusal
 from realtime.engine_counters import Counters
 from realtime.engine_prefixes import Opening, Prefixes
+from realtime.engine_renewal import close_slot
 from realtime.engine_reply import ReplyRun
 from realtime.events import (
     Cancel,
@@ -64,6 +65,7 @@ class EngineSession:
         self._config = shared.config
         self._deliver = shared.deliver
         self._transcribe = shared.transcribe
+        self._prefixes = shared.prefixes
         self._counters = shared.counters
         self._admission = shared.admission
         self._came_s = 0.0  # the oldest of what is not prefilled yet
@@ -204,6 +206,12 @@ class EngineSession:
         self._opening.drop()
         self.context.rewind(command.key)
 
+    def move(self, slot: int, context: Context) -> None:
+        """Goes on in ``context``, which is settled, in a slot of the same model."""
+        self._opening.drop()
+        self.slot, self.context = slot, context
+        self._opening = Opening(self._prefixes, self._model.prompt, context, self.number)
+
     def fail(self, epoch: int, code: str, message: str) -> None:
         """Something could not be done: the reply, running or waiting, is over and removed; the session goes on."""
         run, self.reply = self.reply, None
@@ -225,15 +233,7 @@ class EngineSession:
         self.queue.clear()
         self.reply = None
         self._opening.drop()
-        try:
-            if self._model.codec is not None:
-                self._model.codec.close(self.slot)
-        finally:
-            try:
-                if self._model.talker is not None:
-                    self._model.talker.close(self.slot)
-            finally:
-                self._model.thinker.close(self.slot)
+        close_slot(self._model, self.slot)
 
     def _drop_replies(self) -> int:
         """Drops the replies that wait; gives how many."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from models.base import CodecFrame, Model, ModelError, Prefilled
 from realtime.engine_counters import Counters
+from realtime.engine_renewal import Renewal
 from realtime.engine_reply import ReplyRun
 from realtime.engine_scribe import Scribe
 from realtime.engine_session import EngineSession
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-Owner = EngineSession | Scribe
+Owner = EngineSession | Scribe | Renewal
 Fault = Callable[[int, Stage, Exception], None]
 
 
@@ -58,7 +59,7 @@ class Units:
         for chunk in chunks:
             owner = self._owners.get(chunk.slot)
             done += int(chunk.ids.shape[0])
-            if isinstance(owner, EngineSession):
+            if isinstance(owner, EngineSession | Renewal):
                 self._tell(chunk.slot, batch.stage, partial(_take_chunk, chunk))
                 spoken.setdefault(chunk.slot, []).append(chunk)
         talker = self._model.talker
@@ -141,7 +142,7 @@ def _reply(owner: Owner) -> ReplyRun:
 
 
 def _take_chunk(chunk: Prefilled, owner: Owner) -> None:
-    if isinstance(owner, EngineSession):
+    if isinstance(owner, EngineSession | Renewal):
         owner.prefilled(chunk)
 
 

@@ -144,6 +144,24 @@ class Overhear:
 
 
 @dataclass(frozen=True)
+class Renew:
+    """Builds another context beside this one, in the background, while the conversation goes on: ``extends``, in order,
+    from nothing. Answered by Renewed. Replaces one that was asked for before; without ``extends`` that is dropped."""
+
+    session: int
+    epoch: int
+    extends: tuple[Extend, ...]
+
+
+@dataclass(frozen=True)
+class Swap:
+    """The session goes on in the context that was renewed, and the old one is let go. No reply runs."""
+
+    session: int
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Playout:
     """The listener's clock: at ``at_s``, ``samples`` of this epoch's audio had been sent; it runs on in real time, or
     stands still if ``held``. The engine orders its work by it and keeps its lead bounded."""
@@ -162,7 +180,7 @@ class Close:
     session: int
 
 
-EngineCommand = Open | Extend | Rewind | Reply | Cancel | Transcribe | Overhear | Playout | Close
+EngineCommand = Open | Extend | Rewind | Reply | Cancel | Transcribe | Overhear | Renew | Swap | Playout | Close
 
 # --- engine outputs: engine -> session ------------------------------------------------
 
@@ -290,6 +308,15 @@ class TranscriptOut:
 
 
 @dataclass(frozen=True)
+class Renewed:
+    """The renewed context is there and may be swapped in; ``failure``, where not empty, says why there is none."""
+
+    session: int
+    epoch: int
+    failure: str = ""
+
+
+@dataclass(frozen=True)
 class Failed:
     """The engine could not do a command. ``code`` is a wire code of realtime.errors; a running reply is over.
     ``fatal``: the session's slot is gone."""
@@ -301,7 +328,9 @@ class Failed:
     fatal: bool = False
 
 
-EngineOutput = Opened | Refused | TextOut | AudioOut | CallOut | MalformedOut | Finished | TranscriptOut | Failed
+EngineOutput = (
+    Opened | Refused | TextOut | AudioOut | CallOut | MalformedOut | Finished | TranscriptOut | Renewed | Failed
+)
 
 Input = AudioIn | FrameIn | ClientEvent | Played | Wake | Gone | EngineOutput
 

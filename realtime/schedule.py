@@ -5,7 +5,8 @@ Theory of operation
 The engine's work comes in units: a batched call of one stage of the model. Every session names the units it is ready
 for as ``Work``; ``choose`` takes the most urgent one and lets everybody who is ready for the same stage ride along.
 
-1. Ranks never mix: a reply goes before the background prefill of people who still speak, that before transcripts.
+1. Ranks never mix: a reply goes before the background prefill of people who still speak, that before transcripts, and
+   these before contexts that are made anew, which is done in small pieces.
 2. Within a rank the earliest deadline goes first. A reply's deadline is the moment its listener runs dry; before its
    first sound it is the turn's decision plus the target for first audio.
 3. A reply whose listener has ``lead_ms`` of made audio is not ready before some of that was played (``start_s``).
@@ -77,6 +78,8 @@ class Stage(IntEnum):
 
 SPARE = 0.8
 """Share of the slack that a piece of a prefill may take: what is predicted is a mean."""
+RENEW_PIECES = 4
+"""Of ``piece_tokens``, what is prefilled at once of a context that is made anew."""
 SPOKEN = (Stage.DECODE, Stage.FRAME, Stage.RENDER)
 """What a frame of speech goes through."""
 
@@ -87,6 +90,7 @@ class Rank(IntEnum):
     REPLY = 0
     LISTEN = 1
     TRANSCRIBE = 2
+    RENEW = 3
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,10 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
     slots = tuple(work.slot for work in riders)
     if head.stage is not Stage.PREFILL:
         return Batch(head.stage, head.rank, slots)
-    return Batch(head.stage, head.rank, slots, piece(works, set(slots), now, costs, config))
+    tokens = piece(works, set(slots), now, costs, config)
+    if head.rank is Rank.RENEW:  # nobody waits for it, and somebody may come
+        tokens = min(tokens, RENEW_PIECES * config.piece_tokens)
+    return Batch(head.stage, head.rank, slots, tokens)
 
 
 def _urgency(work: Work) -> tuple[Rank, float, Stage]:

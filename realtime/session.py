@@ -32,6 +32,7 @@ from realtime.events import (
     Pcm16,
     Played,
     Refused,
+    Renewed,
     TranscriptOut,
     Wake,
 )
@@ -59,6 +60,7 @@ from realtime.session_outbox import Outbox
 from realtime.session_overlap import SpeechOver
 from realtime.session_replies import Replies
 from realtime.session_reply import ReplyOutput
+from realtime.session_rolling import RollingContext
 from realtime.session_transcripts import Transcripts
 from realtime.session_turn import UserTurn
 from realtime.settings import Settings
@@ -95,6 +97,7 @@ class Session:
         self._user = UserAudio(spec, config)
         self._transcripts = Transcripts(self._conversation, self._out, spec.input_rate_hz)
         self._replies = Replies(spec, config, session, self._conversation, self._context, self._items, self._out)
+        self._rolling = RollingContext(session, config, self._conversation, self._context, self._out)
         self._floor = Floor(self._do)
         self._guesses = Guesses(config, self._context, self._replies, self._transcripts, self._out)
         self._turn = UserTurn(
@@ -179,6 +182,8 @@ class Session:
                 self._hangup(TRY_AGAIN_LATER, "server_full")
             case Failed():
                 self._failed(event)
+            case Renewed():
+                self._rolling.take(event)
             case TranscriptOut():
                 if not self._over_us.take(event):
                     self._transcripts.take(event)
@@ -281,6 +286,7 @@ class Session:
 
     def _failed(self, failed: Failed) -> None:
         self._context.stale = True
+        self._rolling.drop(self.epoch)
         if failed.code == ContextFull.code:
             self._conversation.make_room()
         if self._replies.fail(failed) is not None:
@@ -299,8 +305,7 @@ class Session:
         if self._replies.over(self._now) and not self._ears.undecided:
             self._replies.end()
             self._quiet_since_s = self._now
-            if self._replies.context_share > self._config.fullest and self._conversation.make_room():
-                self._context.stale = True
+            self._rolling.reply_over(self._replies.context_share, self.settings.prompt(), self.epoch)
             self._ears.notice(Event.DONE)
 
     # --- the floor ---
@@ -375,6 +380,8 @@ class Session:
         if self.state in REPLYING or self._guesses.closed:
             return
         message = self._user.message
+        if message is None and self._context.tail is None:
+            self._rolling.between_turns(self.epoch)
         if self._context.stale and (message is None or self._context.tail is None):
             self._sync(self._conversation.render(self.settings.prompt(), self._context.keys))
         if message is not None and message.sure:

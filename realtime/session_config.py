@@ -42,8 +42,11 @@ class SessionConfig:
     """Audio that may wait in an open message. Beyond it: an error in manual mode, the end of the turn otherwise."""
     least_commit_ms: int = 100
     """A shorter commit is refused, as in the API."""
+    renew_at: float = 0.6
+    """When a reply leaves more than this share of the model's context used, the newer half of the turns is prefilled
+    again in the background, to take its place..."""
     fullest: float = 0.75
-    """When a reply leaves more than this share of the model's context used, the oldest turns are dropped from it."""
+    """...and when that did not come in time, and the share is this, the oldest turns are dropped at once."""
     no_audio_s: float = 2.0
     """In the middle of a turn, no audio at all for this long (mute, lost network) ends it."""
     frame_fresh_s: float = 3.0

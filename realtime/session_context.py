@@ -118,6 +118,10 @@ class EngineContext:
             self.keys.append(key)
         return [Cancel(self._session, epoch, keep_tokens)]
 
+    def swapped(self, keys: list[str]) -> None:
+        """Another context took this one's place: its keys. What was said since it was begun is still to come."""
+        self.keys, self.tail, self._open, self.stale = list(keys), None, False, True
+
     def lost(self) -> None:
         """A failure: nobody knows what it holds. The next ``sync`` begins with nothing."""
         self.keys, self.tail, self._open, self.stale = [], None, True, True

@@ -24,8 +24,11 @@ from realtime.events import (
     Overhear,
     Playout,
     Refused,
+    Renew,
+    Renewed,
     Reply,
     Rewind,
+    Swap,
     TextOut,
     Timing,
     Transcribe,
@@ -73,8 +76,13 @@ class SmallEngine:
     overheard: str | None = None
     """What they say over a reply, as it is made out; None: there is no transcript of it."""
     overhear_s: float = 0.06
+    renew_s: float = 2.0
+    """What it takes to make a context anew."""
+    full: bool = False
+    """There is no room for that."""
     context: list[tuple[str, tuple[Segment, ...]]] = field(default_factory=list)
     tail: list[Segment] = field(default_factory=list)
+    beside: list[tuple[str, tuple[Segment, ...]]] | None = None
     running: Running | None = None
     last: Running | None = None
     epoch: int = 0
@@ -117,6 +125,17 @@ class SmallEngine:
                 failure = "" if self.overheard is not None else "no slot is free"
                 out = TranscriptOut(1, epoch, name, self.overheard or "", True, failure)
                 self._later.append((now + self.overhear_s, out))
+            case Renew(epoch=epoch, extends=extends):
+                self.beside = [(extend.key or "", extend.segments) for extend in extends] or None
+                self._later = [(at, out) for at, out in self._later if not isinstance(out, Renewed)]
+                if extends:
+                    out = Renewed(1, epoch, "there is no room" if self.full else "")
+                    self._later.append((now + self.renew_s, out))
+            case Swap():
+                assert self.running is None, "the context is swapped while a reply is in it"
+                assert self.beside is not None, "there is none to swap in"
+                assert not any(isinstance(out, Renewed) for _, out in self._later), "it isn't ready"
+                self.context, self.tail, self.last, self.beside = self.beside, [], None, None
             case Playout(samples=samples):
                 assert samples >= 0
             case Close():

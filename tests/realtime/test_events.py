@@ -41,6 +41,9 @@ SAMPLES: dict[str, Any] = {
 }
 
 
+SAMPLES["tuple[Extend, ...]"] = (events.Extend(1, 2, SAMPLES["tuple[Segment, ...]"], "key"),)
+
+
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)

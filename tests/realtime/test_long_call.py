@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from models.base import Pcm
-from realtime.events import AudioIn, ClientEvent, Rewind
+from realtime.events import AudioIn, ClientEvent, Renew, Rewind, Swap
 from realtime.session_config import SessionConfig
 from tests.realtime.script import SPEC, VOICE, Script
 from tests.realtime.small_engine import Answer, SmallEngine
 
 HOUR_S = 3600.0
 SMALL = replace(SPEC, context_tokens=4000)
+SMALLER = replace(SPEC, context_tokens=900)
 CHUNK_S = 0.1
 
 
@@ -58,18 +59,78 @@ def test_an_hour_with_evictions_and_without_growth() -> None:
             script.feed(ClientEvent(note(f"The code is {len(sizes)}.")))
         held = sum(item.samples for item in script.session._conversation.items)
         sizes.append((len(engine.context), held, len(script.session._context.keys)))
-        engine.log[:] = [command for command in engine.log if isinstance(command, Rewind)]
+        engine.log[:] = [command for command in engine.log if isinstance(command, Rewind | Swap)]
         script.sent, script.played = script.sent[-200:], script.played[-50:]
         assert script.session._replies.context_share < 1
         assert engine.heard() == script.remembered()
     assert len(sizes) > 300
-    assert sum(isinstance(command, Rewind) for command in engine.log) > 5
+    assert sum(isinstance(command, Swap) for command in engine.log) > 5
+    assert not [command for command in engine.log if isinstance(command, Rewind)]
     for part in range(3):
         early, late = (max(size[part] for size in half) for half in (sizes[20:120], sizes[-100:]))
         assert late <= 1.2 * early
     codes = [what for _, what in engine.heard() if "code" in str(what)]
     assert f"The code is {len(sizes) // 50 * 50 - 1}." in codes  # of the last minutes
     assert "The code is 49." not in codes
+
+
+def call(engine: SmallEngine) -> Script:
+    script = Script(engine, SessionConfig(voice_detector=Loud), SMALLER)
+    script.client("session.update", session={"instructions": "Be brief."})
+    while not any(isinstance(command, Renew) for command in engine.log):
+        exchange(script)
+        assert script.now < HOUR_S
+    return script
+
+
+def test_room_is_made_beside_the_talk_and_swapped_in_between_turns() -> None:
+    engine = SmallEngine(Answers(), usage=True)  # type: ignore[arg-type]
+    script = call(engine)
+    for _ in range(3):
+        exchange(script)
+    assert [type(command) for command in engine.log if isinstance(command, Renew | Swap)] == [Renew, Swap]
+    assert not [command for command in engine.log if isinstance(command, Rewind)]
+    (renewed,) = (command for command in engine.log if isinstance(command, Renew))
+    assert len(renewed.extends) < 0.7 * len(script.session._conversation.items)
+    assert engine.heard() == script.remembered()
+    assert engine.heard()[0] == ("Instructions", "Be brief.")
+    script.finish()
+
+
+def test_what_is_said_while_room_is_made_is_not_lost() -> None:
+    engine = SmallEngine(Answers(), usage=True, renew_s=12.0)  # type: ignore[arg-type]
+    script = call(engine)
+    exchange(script)
+    script.feed(ClientEvent(note("The code is 7.")))
+    for _ in range(3):
+        exchange(script)
+    assert [command for command in engine.log if isinstance(command, Swap)]
+    assert "The code is 7." in [what for _, what in engine.heard()]
+    assert engine.heard() == script.remembered()
+    script.finish()
+
+
+def test_a_deletion_meanwhile_holds_in_the_new_context() -> None:
+    engine = SmallEngine(Answers(), usage=True, renew_s=5.0)  # type: ignore[arg-type]
+    script = call(engine)
+    kept = script.session._conversation.items[-2].id
+    script.client("conversation.item.delete", item_id=kept)
+    for _ in range(2):
+        exchange(script)
+    assert [command for command in engine.log if isinstance(command, Swap)]
+    assert engine.heard() == script.remembered()
+    script.finish()
+
+
+def test_where_there_is_no_room_beside_it_the_context_is_read_again() -> None:
+    engine = SmallEngine(Answers(), usage=True, full=True)  # type: ignore[arg-type]
+    script = call(engine)
+    while not any(isinstance(command, Rewind) for command in engine.log):
+        exchange(script)
+        assert script.now < HOUR_S
+    assert not [command for command in engine.log if isinstance(command, Swap)]
+    assert engine.heard() == script.remembered()
+    script.finish()
 
 
 def note(text: str) -> dict[str, object]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from realtime.events import FrameIn, Played
 from realtime.turns import REPLYING, TIMERS, State
-from tests.realtime.script import Script
+from tests.realtime.script import SPEC, Script
 from tests.realtime.small_engine import Answer, SmallEngine
 
 EVENTS = 2000
@@ -119,7 +120,9 @@ def assert_timers(script: Script) -> None:
 def test_anything_in_any_order(seed: int) -> None:
     rng = random.Random(seed)
     overheard = rng.choice([None, "", "uh-huh", "stop", "what about York"])
-    script = Script(SmallEngine(Answers(rng), overheard=overheard))  # type: ignore[arg-type]
+    full = rng.random() < 0.3
+    engine = SmallEngine(Answers(rng), overheard=overheard, usage=True, renew_s=rng.uniform(0.1, 5), full=full)  # type: ignore[arg-type]
+    script = Script(engine, spec=replace(SPEC, context_tokens=rng.choice([150, 32_768])))
     choices = moves(script, rng)
     for _ in range(EVENTS):
         rng.choice(choices)()
