@@ -14,6 +14,7 @@ silence of 500 ms ends turns, nothing is guessed, any speech cuts, no canceller,
     missed_interruptions       share of interruptions after which we spoke on
     false_interruptions        share of coughs, backchannels and background talk that ended a reply
     resume_gap_ms_p50, _p95    end of such a false alarm -> reply audible again (0: it never stood still)
+    background_turns           share of other people's talk in a silence that was taken for a turn
     self_interruptions         replies that our own echo ended, of those under echo
     heard_word_right           share of cuts whose transcript ends at the word that was truly heard last
     heard_word_within_one      ... or beside it
@@ -36,9 +37,12 @@ import numpy as np
 
 from benchmarks.floor_ear import Aligner, Ear
 from benchmarks.floor_engine import FloorEngine, Timings
-from benchmarks.floor_run import Outcome, Setup, run
+from benchmarks.floor_model import ModelEngine
+from benchmarks.floor_run import Outcome, Replier, Setup, run
 from benchmarks.floor_script import KINDS, Talk, ear_sentences, talks, training_sentences
 from benchmarks.report import report
+from models.base import LoadOptions
+from models.registry import load
 from realtime.endings import Endings
 
 T = TypeVar("T")
@@ -54,17 +58,20 @@ def main() -> int:
         "--tune", action="store_true", help="the sentences that constants are chosen on, not the reported"
     )
     parser.add_argument("--talks", type=int, help=f"callers, instead of {TALKS}")
+    parser.add_argument(
+        "--model", default="", help="a checkpoint folder in the model's place; default: flite and an ear"
+    )
     parser.add_argument("--verbose", action="store_true", help="every exchange that went wrong")
     options = parser.parse_args()
     count = options.talks or (QUICK_TALKS if options.quick else TALKS)
     drawn = list(talks(count, tune=options.tune))
-    ear, aligner = Ear(ear_sentences()), Aligner()
+    engines, aligner = Engines(options.model), Aligner()
     endings = Endings.learn(training_sentences())
     setups = {"": Setup(endings), "_without": Setup.plain()}
     outcomes: dict[str, list[Outcome]] = {suffix: [] for suffix in setups}
     with suppress(KeyboardInterrupt):  # then: the figures of the callers that were heard
         for talk in drawn:
-            talked = {suffix: list(one(talk, setup, ear)) for suffix, setup in setups.items()}
+            talked = {suffix: run(talk, setup, engines.make(talk, setup)) for suffix, setup in setups.items()}
             for suffix, found in talked.items():
                 outcomes[suffix] += found
             for outcome in talked[""]:
@@ -73,15 +80,29 @@ def main() -> int:
     figures: dict[str, float] = {"exchanges": len(outcomes[""])}
     for suffix, found in outcomes.items():
         figures |= {f"{name}{suffix}": value for name, value in measure(found, aligner).items()}
-    ear.save()
+    engines.save()
     aligner.save()
     report("floor", figures, options.json)
     return 0
 
 
-def one(talk: Talk, setup: Setup, ear: Ear) -> Iterable[Outcome]:
-    """One caller's exchanges."""
-    return run(talk, setup, FloorEngine(ear.hear, Timings(), attends=setup.attends, seed=talk.seed))
+class Engines:
+    """What stands in the model's place: an engine a caller."""
+
+    def __init__(self, folder: str) -> None:
+        self._ear = None if folder else Ear(ear_sentences())
+        self._model = load(Path(folder), LoadOptions(device="cpu", slots=4)) if folder else None
+
+    def make(self, talk: Talk, setup: Setup) -> Replier:
+        if self._model is not None:
+            return ModelEngine(self._model)
+        assert self._ear is not None, "one or the other"
+        return FloorEngine(self._ear.hear, Timings(), attends=setup.attends, seed=talk.seed)
+
+    def save(self) -> None:
+        """What the ear has heard is known the next time."""
+        if self._ear is not None:
+            self._ear.save()
 
 
 def measure(outcomes: Sequence[Outcome], aligner: Aligner) -> dict[str, float]:
@@ -110,6 +131,7 @@ def measure(outcomes: Sequence[Outcome], aligner: Aligner) -> dict[str, float]:
             n.replace("gap_", "gap_ms_"): v
             for n, v in spread("resume_gap", [o.gap_ms for o in alarms if not o.cut]).items()
         },
+        "background_turns": share([o for o in outcomes if o.opened is not None], lambda o: bool(o.opened)),
         "self_interruptions": share([o for o in outcomes if o.echo], lambda o: o.by_itself),
         "heard_word_right": share(off, lambda wrong: wrong == 0),
         "heard_word_within_one": share(off, lambda wrong: wrong <= 1),
@@ -121,7 +143,8 @@ def measure(outcomes: Sequence[Outcome], aligner: Aligner) -> dict[str, float]:
 
 def boundary(outcome: Outcome, aligner: Aligner) -> int | None:
     """Words between where we say they stopped hearing us and where they truly did; None: the aligner can't tell."""
-    assert outcome.reply is not None
+    if outcome.reply is None:
+        return None
     times = aligner.ends_s(outcome.reply.text, outcome.reply.pcm)
     if times is None:
         return None

@@ -63,14 +63,15 @@ class _Running:
 
 @dataclass
 class FloorEngine:
-    """``ear`` hears float32 [n]; ``answers`` gives the next reply. ``attends`` false: it can't tell its word."""
+    """``ear`` hears float32 [n]; ``upcoming`` is the next reply. ``attends`` false: it can't tell its word."""
 
     ear: Callable[[Pcm], str]
     timings: Timings = field(default_factory=Timings)
-    answers: Callable[[], Spoken] = field(default=lambda: reply("Okay."))
+    upcoming: Spoken | None = None
     attends: bool = True
     misread: float = 0.04
     seed: int = 0
+    spec: Spec = SPEC
     said: Spoken | None = None
     """The latest reply."""
     replies: int = 0
@@ -80,6 +81,11 @@ class FloorEngine:
     _later: list[tuple[float, EngineOutput]] = field(default_factory=list)
     _ear_free_s: float = 0.0
     _last_key: str = ""
+    _spoken: dict[str, Spoken] = field(default_factory=dict)
+
+    def spoken(self, key: str) -> Spoken | None:
+        """The whole of reply ``key``."""
+        return self._spoken.get(key)
 
     def next_s(self) -> float | None:
         times = [at for at, _ in self._later]
@@ -148,9 +154,10 @@ class FloorEngine:
         self._later.append((at, TranscriptOut(session, epoch, name, words, True)))
 
     def _reply(self, command: Reply, now: float) -> None:
-        spoken = self.said = self.answers()
+        spoken = self.said = self.upcoming or reply("Okay.")
         self.replies += 1
         self._last_key = command.key
+        self._spoken[command.key] = spoken
         rng = random.Random(f"{self.seed}/{self.replies}")
         session, epoch = command.session, command.epoch
         words = spoken.text.split()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.floor_engine import SPEC, FloorEngine
 from benchmarks.floor_script import Exchange, Talk, sentence
 from benchmarks.floor_sounds import RATE_HZ, Spoken, background, cough, echo_path, reply, say
-from benchmarks.floor_world import OUT_HZ, Line, World
+from benchmarks.floor_world import Engine, Line, World
 from models.base import Pcm
 from models.demo.recipe.voices import Speaker
 from realtime.endpoint import EndOfTurn
@@ -77,13 +76,18 @@ class Outcome:
     """Something ended the reply although nobody had made a sound."""
     stop_s: float | None = None
     gap_ms: float | None = None
+    key: str = ""
+    """The reply's name."""
     reply: Spoken | None = field(default=None, repr=False)
+    """The whole of it, as if nobody had cut in."""
     played_s: float = 0.0
     heard_words: int = 0
     heard_error_ms: float | None = None
     guessed_tokens: int = 0
     wasted_tokens: int = 0
     words: str = ""
+    opened: bool | None = None
+    """Other people's talk in the silence afterwards opened a turn; None: there was none."""
 
     @property
     def wrong(self) -> bool:
@@ -94,22 +98,34 @@ class Outcome:
         return self.premature or self.by_itself or (alarm and self.cut) or missed or late or self.e2e_s is None
 
 
-def run(talk: Talk, setup: Setup, engine: FloorEngine) -> Iterator[Outcome]:
+class Replier(Engine, Protocol):
+    """An engine that can be told what to say, and says what it said."""
+
+    upcoming: Spoken | None
+    """The next reply, for an engine that has none of its own."""
+
+    def spoken(self, key: str) -> Spoken | None:
+        """The whole of reply ``key``, heard or not; None: it was never asked for."""
+
+
+def run(talk: Talk, setup: Setup, engine: Replier) -> list[Outcome]:
     """The whole call."""
-    return Caller(talk, setup, engine).run()
+    outcomes = list(Caller(talk, setup, engine).run())
+    for outcome in outcomes:
+        outcome.reply = engine.spoken(outcome.key)
+    return outcomes
 
 
 class Caller:
-    def __init__(self, talk: Talk, setup: Setup, engine: FloorEngine) -> None:
+    def __init__(self, talk: Talk, setup: Setup, engine: Replier) -> None:
         self._talk = talk
         self._engine = engine
         self._rng = random.Random(talk.seed)
-        self._next: Spoken | None = None
-        engine.answers = lambda: self._next or reply("Okay.")
-        canceller = EchoCanceller(RATE_HZ, OUT_HZ) if setup.canceller and talk.echo else None
+        self._others_rng = random.Random(f"others {talk.seed}")
+        self._out_hz = engine.spec.output_rate_hz
+        canceller = EchoCanceller(RATE_HZ, self._out_hz) if setup.canceller and talk.echo else None
         self._world = World(
             engine,
-            SPEC,
             setup.config(talk.pauses),
             Line(self._rng.uniform(0.01, 0.04), self._rng.uniform(0.02, 0.07), talk.pauses),
             {"audio": {"input": {"turn_detection": setup.turn}}},
@@ -135,7 +151,7 @@ class Caller:
         outcome = Outcome(
             exchange.kind, " ... ".join(exchange.parts), bool(exchange.pauses), self._talk.echo is not None
         )
-        self._next = outcome.reply = reply(exchange.reply)
+        expected = self._engine.upcoming = reply(exchange.reply)
         begin_s = world.now + exchange.gap_s
         end_s = begin_s
         for part, pause_s in zip(exchange.parts, (*exchange.pauses, 0.0), strict=True):
@@ -146,10 +162,30 @@ class Caller:
         self._turn(outcome, begin_s, end_s)
         first = self._speaking_since(end_s)
         if first is not None:
-            self._over(exchange, outcome, first[0], first[1])
-        self._next = None
-        world.run(world.now + 25, lambda: world.state is State.LISTEN and not world.speaker.playing(world.now))
+            self._over(exchange, outcome, expected, first)
+            outcome.key = self._response(first[1]).get("id", "")
+        self._engine.upcoming = None
+        self._rest()
+        if exchange.others_after:
+            outcome.opened = self._others()
         return outcome
+
+    def _rest(self) -> None:
+        """Until nobody speaks."""
+        world = self._world
+        world.run(world.now + 25, lambda: world.state is State.LISTEN and not world.speaker.playing(world.now))
+
+    def _others(self) -> bool:
+        """Other people talk; True if that was taken for a turn."""
+        world, began_s = self._world, self._world.now
+        sound = self._background(self._others_rng)
+        world.add(began_s + 0.3, sound)
+        world.run(began_s + 0.3 + len(sound) / RATE_HZ + 1.5)
+        opened = any(
+            at_s > began_s and event["type"] == "input_audio_buffer.speech_started" for at_s, event in world.sent
+        )
+        self._rest()
+        return opened
 
     def _turn(self, outcome: Outcome, begin_s: float, end_s: float) -> None:
         """How the turn was ended."""
@@ -176,10 +212,9 @@ class Caller:
 
     # --- over the reply ------------------------------------------------
 
-    def _over(self, exchange: Exchange, outcome: Outcome, first_s: float, item: str) -> None:
-        world = self._world
-        assert outcome.reply is not None
-        length_s = len(outcome.reply.pcm) / RATE_HZ
+    def _over(self, exchange: Exchange, outcome: Outcome, expected: Spoken, first: tuple[float, str]) -> None:
+        world, (first_s, item) = self._world, first
+        length_s = len(expected.pcm) / RATE_HZ  # of the desk's own answer: a model's is about as long
         sound = self._sound(exchange)
         if sound is None:
             world.run(first_s + length_s + 2.0, lambda: self._done(item) is not None)
@@ -200,7 +235,7 @@ class Caller:
         world.run(world.now + 0.3)
         outcome.cut = self._truncated(item) is not None
         pieces = [(at, start + len(pcm)) for at, name, start, pcm in world.speaker.played if name == item]
-        outcome.played_s = max(end for _, end in pieces) / OUT_HZ
+        outcome.played_s = max(end for _, end in pieces) / self._out_hz
         if outcome.cut:
             outcome.stop_s = max(at for at, _ in pieces) + 0.01 - onset_s
             self._heard(outcome, item)
@@ -214,16 +249,23 @@ class Caller:
             case "cough":
                 return cough(self._rng)
             case "background":
-                voices = [Speaker("flite", name) for name in ("rms", "slt", "awb") if name != self._talk.speaker.voice]
-                texts = [sentence(self._rng, True)[0] for _ in voices]
-                return background(texts, voices, self._rng.uniform(-22, -15))
+                return self._background(self._rng)
         return None
 
-    def _done(self, item: str) -> str | None:
+    def _background(self, rng: random.Random) -> Pcm:
+        voices = [Speaker("flite", name) for name in ("rms", "slt", "awb") if name != self._talk.speaker.voice]
+        texts = [sentence(rng, True)[0] for _ in voices]
+        return background(texts, voices, rng.uniform(-22, -15))
+
+    def _response(self, item: str) -> dict[str, Any]:
+        """The response that the item is part of, once it is done."""
         for _, event in self._world.sent:
             if event["type"] == "response.done" and any(o["id"] == item for o in event["response"]["output"]):
-                return str(event["response"]["status"])
-        return None
+                return dict(event["response"])
+        return {}
+
+    def _done(self, item: str) -> str | None:
+        return self._response(item).get("status")
 
     def _truncated(self, item: str) -> int | None:
         told = [e for _, e in self._world.sent if e["type"] == "conversation.item.truncated" and e["item_id"] == item]

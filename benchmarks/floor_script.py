@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.demo.recipe import domain, grammar
 from models.demo.recipe.voices import Speaker
@@ -24,6 +24,8 @@ INTERRUPTIONS = (
 SHORT = ("yes please", "no thanks", "to {town} please", "and to {town}", "what about {town}", "thank you", "the return")
 FILLERS = ("um", "uh")
 ASKED = ("next_train", "platform", "single", "return", "fare", "last_train", "duration", "where", "hours", "item_price")
+OTHERS_SHARE = 0.25
+"""Of silences after a reply, those in which other people talk."""
 FLITE = ("rms", "awb", "kal16", "slt")
 
 
@@ -41,6 +43,8 @@ class Exchange:
     """When, as a share of the reply's length."""
     gap_s: float = 0.8
     """From the end of the last reply to the beginning of this."""
+    others_after: bool = False
+    """Other people talk in the silence after the reply."""
 
 
 @dataclass(frozen=True)
@@ -137,4 +141,6 @@ def talks(count: int, *, tune: bool, length: int = 6) -> Iterator[Talk]:
             echo = rng.choice((0.04, 0.12, 0.25, 0.45, 0.8)), rng.choice((-6.0, -12.0, -20.0, -30.0))
         chosen = ["normal", *rng.choices(kinds, k=length - 1)]
         exchanges = tuple(exchange(rng, kind, slow, tune) for kind in chosen)
+        others = random.Random(f"others {seed}")
+        exchanges = tuple(replace(each, others_after=others.random() < OTHERS_SHARE) for each in exchanges)
         yield Talk(speaker, exchanges, number % 2 == 0, seed, echo)

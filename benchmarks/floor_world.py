@@ -37,12 +37,13 @@ from realtime.turns import State
 from transport.echo import EchoCanceller
 
 MIC = RATE_HZ // 50
-OUT_HZ = 24_000
 REPORT_EVERY_S = 0.1
 
 
 class Engine(Protocol):
     """What makes replies, in virtual time."""
+
+    spec: Spec
 
     def submit(self, command: EngineCommand, now: float) -> None: ...
 
@@ -66,6 +67,7 @@ class Loudspeaker:
     """What is played when. Pieces are (time, item, first sample, samples)."""
 
     line: Line
+    rate_hz: int
     played: list[tuple[float, str, int, Pcm16]] = field(default_factory=list)
     _waiting: list[tuple[float, str, int, Pcm16]] = field(default_factory=list)
     _free_s: float = 0.0
@@ -96,9 +98,9 @@ class Loudspeaker:
             begin_s = max(self._free_s, came_s + (self.line.jitter_s if came_s > self._free_s else 0.0))
             if begin_s >= now:
                 return
-            n = min(len(pcm), OUT_HZ // 100)
+            n = min(len(pcm), self.rate_hz // 100)
             self.played.append((begin_s, item, start, pcm[:n]))
-            self._free_s = begin_s + n / OUT_HZ
+            self._free_s = begin_s + n / self.rate_hz
             if n == len(pcm):
                 self._waiting.pop(0)
             else:
@@ -110,19 +112,19 @@ class Loudspeaker:
 
     def sound(self, start_s: float, seconds: float) -> Pcm:
         """What the room hears, float32 [n] at RATE_HZ."""
-        out = np.zeros(int(seconds * OUT_HZ) + 1, np.float32)
+        out = np.zeros(int(seconds * self.rate_hz) + 1, np.float32)
         if not self.played or self.played[-1][0] + 0.02 < start_s:
             return np.zeros(int(seconds * RATE_HZ), np.float32)
         for at_s, _, _, pcm in reversed(self.played):
-            if at_s + len(pcm) / OUT_HZ < start_s:
+            if at_s + len(pcm) / self.rate_hz < start_s:
                 break
-            place = round((at_s - start_s) * OUT_HZ)
+            place = round((at_s - start_s) * self.rate_hz)
             if place >= len(out):
                 continue
             first, skip = max(place, 0), max(-place, 0)
             piece = pcm[skip : skip + len(out) - first]
             out[first : first + len(piece)] = piece / np.float32(32768)
-        return np.asarray(soxr.resample(out[: int(seconds * OUT_HZ)], OUT_HZ, RATE_HZ), np.float32)
+        return np.asarray(soxr.resample(out[: int(seconds * self.rate_hz)], self.rate_hz, RATE_HZ), np.float32)
 
 
 class World:
@@ -132,7 +134,6 @@ class World:
     def __init__(
         self,
         engine: Engine,
-        spec: Spec,
         config: SessionConfig,
         line: Line,
         session: dict[str, Any],
@@ -141,8 +142,9 @@ class World:
         echo: tuple[float, Pcm] | None = None,
         canceller: EchoCanceller | None = None,
     ) -> None:
+        spec = engine.spec
         self.now = 0.0
-        self.speaker = Loudspeaker(line)
+        self.speaker = Loudspeaker(line, spec.output_rate_hz)
         self._way_s = line.way_s
         self.sent: list[tuple[float, dict[str, Any]]] = []
         self.states: list[tuple[float, State]] = []
