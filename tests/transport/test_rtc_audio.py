@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.virtual_time import run
-from transport.rtc_audio import OPUS_HZ, PACKET_S, SILENCE, STALL_S, Microphone, ReplyTrack
+from transport.rtc_audio import OPUS_HZ, Microphone, ReplyTrack
+from transport.rtp_codecs import PACKET_S, SILENT_OPUS
+from transport.rtp_pace import STALL_S
 
 RATE = 16000
 PACKET = OPUS_HZ // 50
@@ -184,7 +186,7 @@ def test_all_that_is_played_is_sent_and_silence_around_it() -> None:
         return [bytes(packet) for packet in [*sent, *await receive(track, 20)]]
 
     sent = run(listen())
-    assert sent[-1] == SILENCE
+    assert sent[-1] == SILENT_OPUS
     loud = [level > 3000 for level in levels(sent)]
     assert loud[5:16].count(True) >= 9
     assert not any(loud[:5])

@@ -20,6 +20,7 @@ from models.base import Pcm
 from realtime.events import AudioIn, ClientEvent, Effect, Flush, Hangup, Play, Played, Send
 from realtime.playback import Pacing
 from transport.media import Inbound
+from transport.phone.answering import Answer, Answering
 from transport.phone.hold import HoldMusic
 from transport.phone.policy import Policy
 from transport.phone.recording import Recorder, open_recorder
@@ -35,6 +36,10 @@ MAX_DIGITS = 32
 NORMAL = 1000  # WebSocket close code (RFC 6455 section 7.4.1)
 GOODBYE_S = 0.5
 """From the end of our last words, by our clock, to hanging up: they are still on their way to the ear."""
+NO_SOUND_S = 6.0
+"""No sound at all from whoever took our call: they are greeted."""
+LONG_GREETING_S = 45.0
+"""A machine that has found no end by then is spoken to all the same."""
 _AUDIO_DONE = {"response.output_audio.done", "response.audio.done"}
 _SPEAKING = {
     "output_audio_buffer.started": True,
@@ -101,6 +106,12 @@ class Leg(Protocol):
     async def refer(self, target: str) -> None:
         """Sends them on to ``target``; returns once that has worked, then the call ends. Raises Unable."""
 
+    async def join(self, other: Leg) -> None:
+        """Sends them on to whom ``other`` reaches; returns once that has worked, then both end. Raises Unable."""
+
+    def hold(self, held: bool) -> None:
+        """Tells the far end that its sound is not wanted, where the wire can; music goes on."""
+
 
 class PhoneCall:
     """One call that was taken."""
@@ -113,7 +124,8 @@ class PhoneCall:
         self._loop = asyncio.get_running_loop()
         self._tools = Tools(policy, self)
         spec = service.spec
-        self._inbound = Inbound(spec.input_rate_hz)
+        self._rate_hz = spec.input_rate_hz
+        self._inbound = Inbound(self._rate_hz)
         self._digits = ""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._watchers: list[Callable[[dict[str, Any]], None]] = []
@@ -122,6 +134,8 @@ class PhoneCall:
         self._silent = asyncio.Event()
         self._silent.set()
         self._held = False
+        self._answering: Answering | None = None  # who took our call is not known yet
+        self._last_words = False
         self._music = HoldMusic(leg.speaker.sound, policy.hold_music)
         self._recorder: Recorder | None = None
         speaker = leg.speaker
@@ -155,9 +169,39 @@ class PhoneCall:
 
     def answered(self) -> None:
         """Both ends are there: we greet if we are to speak first."""
-        self._timers["length"] = self._loop.call_later(60 * self._policy.max_minutes, self._too_long)
+        self._later("length", 60 * self._policy.max_minutes, self._too_long)
+        if self.about.outbound and self._policy.answering_machine:
+            self._answering = Answering(self._rate_hz)
+            self._later("answering", NO_SOUND_S, lambda: self._answered_by(Answer.PERSON))
+        else:
+            self._greet()
+
+    def _greet(self) -> None:
         if (greeting := self._policy.first_words()) is not None:
             self.feed(greeting)
+
+    def _answered_by(self, answer: Answer) -> None:
+        """It is known who took a call of ours, or that a machine records."""
+        self._timers.pop("answering").cancel()
+        if answer is Answer.RECORDING:
+            self._last_words, self._answering = True, None
+            self.feed(self._policy.message_left())
+            return
+        log.info("session %d: a %s answered", self.number, answer.name.lower())
+        self._tell({"type": "parley.call.answered", "call_id": self.about.id, "by": answer.name.lower()})
+        if answer is Answer.PERSON:
+            self._answering = None
+            self._greet()
+        elif self._policy.answering_machine == "hang_up":
+            self.hang_up("an answering machine took the call")
+        else:
+            self._later("answering", LONG_GREETING_S, lambda: self._answered_by(Answer.RECORDING))
+
+    def _later(self, name: str, delay_s: float, do: Callable[[], None]) -> None:
+        """One timer a name."""
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
+        self._timers[name] = self._loop.call_later(delay_s, do)
 
     def close(self) -> None:
         """The line is gone. Once."""
@@ -181,7 +225,10 @@ class PhoneCall:
             return
         if self._recorder is not None:
             self._recorder.caller(heard, self._loop.time())
-        if not self._held:
+        if self._answering is not None:
+            if (answer := self._answering.hear(heard)) is not None:
+                self._answered_by(answer)
+        elif not (self._held or self._last_words):
             self._call.feed(AudioIn(heard))
 
     def played(self, item_id: str, samples: int) -> None:
@@ -199,12 +246,10 @@ class PhoneCall:
         self.silence()
         self._digits += digit
         self._tell({"type": "parley.call.dtmf", "call_id": self.about.id, "digit": digit})
-        if (timer := self._timers.pop("digits", None)) is not None:
-            timer.cancel()
+        self._later("digits", DIGITS_S, self._pressed)
         if digit == "#" or len(self._digits) >= MAX_DIGITS:
+            self._timers.pop("digits").cancel()
             self._pressed()
-        else:
-            self._timers["digits"] = self._loop.call_later(DIGITS_S, self._pressed)
 
     def silence(self) -> None:
         """Whatever is being said is cut where they have heard it."""
@@ -236,6 +281,10 @@ class PhoneCall:
         """Sends the caller on to ``target``; then this call is over. Raises Unable."""
         await self._leg.refer(self._policy.transfer_target(target))
 
+    async def join(self, other: PhoneCall) -> None:
+        """Sends the caller on to whom we talk to in ``other``; then both calls are over. Raises Unable."""
+        await self._leg.join(other._leg)
+
     def send_digits(self, digits: str) -> None:
         """Raises Unable."""
         if not digits or len(digits) > MAX_DIGITS or not set(digits) <= DIGITS:
@@ -247,6 +296,7 @@ class PhoneCall:
         if held == self._held:
             return
         self._held = held
+        self._leg.hold(held)
         if held:
             self.silence()
             self._music.start()
@@ -298,6 +348,8 @@ class PhoneCall:
             self._silent.clear()
         else:
             self._silent.set()
+            if self._last_words:
+                self._later("goodbye", GOODBYE_S, lambda: self.hang_up("the message is left"))
 
     def _tell(self, event: dict[str, Any]) -> None:
         if self._recorder is not None:

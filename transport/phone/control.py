@@ -2,7 +2,8 @@
 
     POST /v1/realtime/calls/{id}/accept    the session it shall have, {} for the policy's own
     POST /v1/realtime/calls/{id}/reject    {"status_code": 603}
-    POST /v1/realtime/calls/{id}/refer     {"target_uri": "tel:+4930123456"}
+    POST /v1/realtime/calls/{id}/refer     {"target_uri": "tel:+4930123456"}, or {"call_id": ...}: an attended transfer
+                                           to whom we talk to in another call
     POST /v1/realtime/calls/{id}/hangup
     POST /v1/realtime/calls/{id}/dtmf      {"digits": "123#"}
     POST /v1/realtime/calls/{id}/hold      {"hold": true}
@@ -70,6 +71,8 @@ async def refer(request: Request) -> Response:
     """The caller is sent on; 200 once that has worked."""
     calls, body = await _admitted(request)
     call = calls.find(request.path_params["id"])
+    if "call_id" in body:
+        return await _able(call.join(calls.find(_string(body, "call_id"))))
     target = _string(body, "target_uri")
     if not target.startswith(("sip:", "sips:", "tel:")):
         raise InvalidField("target_uri must be a sip: or tel: address", param="target_uri")

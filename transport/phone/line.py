@@ -21,7 +21,7 @@ from realtime.pcm import AudioFormat, decode
 from transport.auth import Denied
 from transport.outbox import Outbox
 from transport.phone import hold
-from transport.phone.call import About, PhoneCall
+from transport.phone.call import About, Leg, PhoneCall
 from transport.phone.calls import PhoneCalls, Turned
 from transport.phone.policy import Policy
 from transport.phone.speaker import MarkedSpeaker, Message, Wire, WireError
@@ -113,6 +113,12 @@ class Line:
 
     async def refer(self, target: str) -> None:
         raise Unable(f"{self._name} calls can't be sent on from here: use the carrier's own API")
+
+    async def join(self, other: Leg) -> None:
+        await self.refer("")
+
+    def hold(self, held: bool) -> None:
+        """Carriers have no word for it; what they send is not listened to."""
 
     # --- what its carrier says ------------------------------------------------
 

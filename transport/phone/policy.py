@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 GREETING = "The call has just begun. Greet the caller with exactly these words: {words}"
+MESSAGE = "An answering machine took the call and records. Leave exactly this message: {words}"
 TOOLS = ("hang_up", "transfer_call", "send_digits", "hold_call")
 """What a model may be allowed to do to its call."""
 
@@ -80,6 +81,10 @@ class Policy:
     """``https://...``: an application that is asked about each call before it is answered."""
     early_media: bool = False
     """While an application is asked, a SIP caller hears music instead of it ringing."""
+    answering_machine: str = ""
+    """When a machine answers a call of ours: ``hang_up``, or ``leave_message`` after its tone; "": it is talked to."""
+    message: str = ""
+    """What is left with a machine; "": the greeting."""
     max_calls: int = 0
     """At once; 0: as many as the server takes."""
 
@@ -94,6 +99,10 @@ class Policy:
             raise ValueError(f"there are no tools {', '.join(sorted(unknown))}: choose of {', '.join(TOOLS)}")
         if "transfer_call" in self.tools and not self.transfers:
             raise ValueError("transfer_call needs transfers: a table of names and addresses")
+        if self.answering_machine not in ("", "hang_up", "leave_message"):
+            raise ValueError(f"answering_machine must be hang_up or leave_message, not {self.answering_machine!r}")
+        if self.answering_machine == "leave_message" and not (self.message or self.greeting):
+            raise ValueError("leave_message needs a message")
         if self.webhook and not self.webhook.startswith(("https://", "http://")):
             raise ValueError(f"webhook must be a URL, not {self.webhook!r}")
 
@@ -113,10 +122,14 @@ class Policy:
     def first_words(self) -> dict[str, Any] | None:
         """The event that makes the model greet; None: the caller speaks first."""
         words = f"{self.announcement if self.recordings else ''} {self.greeting}".strip()
-        if not words:
-            return None
-        prompt = f"{self.instructions}\n\n{GREETING.format(words=words)}".strip()
-        return {"type": "response.create", "response": {"instructions": prompt}}
+        return self._said(GREETING.format(words=words)) if words else None
+
+    def message_left(self) -> dict[str, Any]:
+        """The event that makes the model speak to a machine."""
+        return self._said(MESSAGE.format(words=self.message or self.greeting))
+
+    def _said(self, prompt: str) -> dict[str, Any]:
+        return {"type": "response.create", "response": {"instructions": f"{self.instructions}\n\n{prompt}".strip()}}
 
     def transfer_target(self, name: str) -> str:
         """The address behind a name of ``transfers``; an address (of an application's) is itself."""

@@ -18,8 +18,9 @@ from models.base import Pcm
 from realtime.events import Pcm16
 from realtime.pcm import to_float
 from transport.media import Resampler
-from transport.phone.rtp_codecs import CodecKind
-from transport.phone.rtp_receiver import DIGITS, Payloads
+from transport.rtp_codecs import CodecKind
+from transport.rtp_pace import Samples
+from transport.rtp_receiver import DIGITS, Payloads
 
 KEY_PACKETS, KEY_GAP_PACKETS, KEY_ENDS = 8, 4, 3
 KEY_DBM0 = 10
@@ -37,7 +38,7 @@ class RtpSender:
         self._payloads = payloads
         self._resampler = Resampler(source_hz, kind.rate_hz)
         self._music: Resampler | None = None
-        self._sound: deque[Pcm] = deque()
+        self._sound = Samples(np.float32)
         self._keys: deque[str] = deque()
         self._key_at = 0  # packets into the key that is being sent
         self._key_ts = 0
@@ -56,17 +57,17 @@ class RtpSender:
 
     def play(self, pcm: Pcm16) -> None:
         """int16 [n] at ``source_hz``, due now."""
-        self._add(self._resampler.push(to_float(pcm)))
+        self._sound.push(self._resampler.push(to_float(pcm)))
 
     def finish(self) -> None:
         """The reply is complete: its tail."""
-        self._add(self._resampler.flush())
+        self._sound.push(self._resampler.flush())
 
     def sound(self, pcm: Pcm, rate_hz: int) -> None:
         """Float32 [n] of another origin."""
         if self._music is None or self._music.source_hz != rate_hz:
             self._music = Resampler(rate_hz, self._kind.rate_hz)
-        self._add(self._music.push(pcm))
+        self._sound.push(self._music.push(pcm))
 
     def clear(self) -> None:
         """Cut: what waits is never heard."""
@@ -116,9 +117,8 @@ class RtpSender:
     # --- speech ---
 
     def _speech(self, muted: bool) -> list[bytes]:
-        samples = self._kind.packet_samples
-        pcm = self._taken(samples)
-        self._quiet = 0 if len(pcm) else self._quiet + 1
+        self._quiet = 0 if self._sound else self._quiet + 1
+        pcm = self._sound.take(self._kind.packet_samples)
         if muted:
             self._marker = True
             return []
@@ -127,7 +127,7 @@ class RtpSender:
             if self._quiet % NOISE_PACKETS != 3:
                 return []
             return [self._packet(self._payloads.noise, bytes([NOISE_DBOV]), self._timestamp, False)]
-        payload = self._codec.encode(np.pad(pcm, (0, samples - len(pcm))))
+        payload = self._codec.encode(pcm)
         marker, self._marker = self._marker, False
         return [self._packet(self._payloads.audio, payload, self._timestamp, marker)]
 
@@ -136,19 +136,3 @@ class RtpSender:
         self.packets += 1
         self.octets += len(payload)
         return RtpPacket(kind, int(marker), self._number, timestamp, self.ssrc, payload).serialize()
-
-    def _add(self, pcm: Pcm) -> None:
-        if len(pcm):
-            self._sound.append(pcm)
-
-    def _taken(self, samples: int) -> Pcm:
-        """At most so many from the front."""
-        taken: list[Pcm] = []
-        while self._sound and samples:
-            front = self._sound.popleft()
-            if len(front) > samples:
-                self._sound.appendleft(front[samples:])
-                front = front[:samples]
-            taken.append(front)
-            samples -= len(front)
-        return np.concatenate(taken) if taken else np.zeros(0, np.float32)

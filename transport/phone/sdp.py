@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from aiosipua.sdp import MediaDescription, SdpMessage, parse_sdp
 
-from transport.phone.rtp_codecs import KINDS, OPUS, CodecKind
-from transport.phone.rtp_receiver import Payloads
+from transport.rtp_codecs import KINDS, OPUS, CodecKind
+from transport.rtp_receiver import Payloads
 
 MAX_SDP_BYTES = 32 * 1024
 NOISE = 13
@@ -49,6 +49,11 @@ class Remote:
     def held(self) -> bool:
         """They don't want to hear us."""
         return self.direction in ("sendonly", "inactive") or self.host in ("0.0.0.0", "::")
+
+    @property
+    def silent(self) -> bool:
+        """They send us nothing."""
+        return self.direction in ("recvonly", "inactive")
 
     def settled(self) -> tuple[CodecKind, Payloads]:
         """Their first codec that we know, with its payload types."""

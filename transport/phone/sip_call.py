@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import secrets
 from collections.abc import Callable, Coroutine
@@ -22,21 +23,21 @@ from aiosipua.message import SipRequest, SipResponse
 from models.base import Pcm
 from realtime.events import Hangup
 from transport.phone import sdp, sip_timer
-from transport.phone.call import About, PhoneCall
+from transport.phone.call import About, Leg, PhoneCall
 from transport.phone.calls import PhoneCalls
 from transport.phone.config import PhoneConfig
 from transport.phone.rtp_port import PortPool, RtpPort
 from transport.phone.rtp_stream import RtpStream
 from transport.phone.sip_dialog import Dialog
 from transport.phone.sip_message import Peer, respond, sdp_of, with_body
+from transport.phone.sip_transfer import Transfer, address, in_place_of
 from transport.phone.tools import Unable
 
 log = logging.getLogger(__name__)
 
-REFER_S = 40.0
-"""Whoever we send on must have been answered by then."""
+GLARE_S = (2.1, 4.0)
+"""Both ends sent an INVITE at once: ours goes again after a time of this range (RFC 3261 section 14.1)."""
 _SIGNAL = re.compile(r"^\s*Signal\s*=\s*([0-9A-D*#])", re.IGNORECASE | re.MULTILINE)
-_SIPFRAG = re.compile(r"^SIP/2\.0 (\d{3})")
 
 
 class State(Enum):
@@ -81,7 +82,8 @@ class SipCall:
         self._session_timer: sip_timer.SessionTimer | None = None
         self._asking = False  # an INVITE of ours, in the dialog, is not answered yet
         self._offered = False  # we offered in an answer: theirs comes in the ACK
-        self._transferred: asyncio.Future[int] | None = None
+        self._transfer: Transfer | None = None
+        self._holding = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.speaker = RtpStream(lambda: endpoint.source_hz, self._hear, self._press, self._lost)
 
@@ -99,7 +101,7 @@ class SipCall:
         kind, payloads = remote.settled()
         before, self._remote = self._remote, remote
         self.speaker.settle((remote.host, remote.port), kind, payloads, mux=remote.mux)
-        self.speaker.muted = remote.held
+        self.speaker.muted, self.speaker.deaf = remote.held, remote.silent
         if before is not None and remote.held and not before.held and self._call is not None:
             log.info("session %d: they hold the line", self._call.number)
             self._call.silence()  # nobody hears the rest
@@ -108,7 +110,7 @@ class SipCall:
         """Our side, as an answer to what they offered last."""
         assert self._local is not None
         assert self._remote is not None
-        description = sdp.answer(self._remote, self._local)
+        description = sdp.answer(self._remote, self._local, held=self._holding)
         self._local = self._local.next()
         return description
 
@@ -143,7 +145,8 @@ class SipCall:
                     self._press(signal[1].upper())
             case "NOTIFY":
                 self._answer(request, 200)
-                self._notified(request)
+                if self._transfer is not None:
+                    self._transfer.notified(request.text)
             case "OPTIONS":
                 self._answer(request, 200)
             case _:  # REFER too: whose calls we send on is our own affair
@@ -250,17 +253,18 @@ class SipCall:
 
     def reinvite(self) -> None:
         """Our INVITE in the dialog, with what is agreed already."""
-        if self._asking or self._local is None or self._remote is None:
+        if self._asking or self._local is None or self._remote is None or self.state is not State.UP:
             return
         invite = self.dialog.request("INVITE")
         invite.headers.set_single("Supported", "timer")
         if self._session_timer is not None:
             invite.headers.set_single("Session-Expires", f"{self._session_timer.interval_s};refresher=uac")
-        with_body(invite, sdp.offer(self._local))
+        held = self._holding
+        with_body(invite, sdp.offer(self._local, held=held))
         self._local, self._asking = self._local.next(), True
-        self._endpoint.ask(invite, self.dialog.peer, lambda answer: self._refreshed(invite, answer))
+        self._endpoint.ask(invite, self.dialog.peer, lambda answer: self._refreshed(invite, held, answer))
 
-    def _refreshed(self, invite: SipRequest, answer: SipResponse | None) -> None:
+    def _refreshed(self, invite: SipRequest, held: bool, answer: SipResponse | None) -> None:
         if answer is not None and answer.status_code < 200:
             return
         self._asking = False
@@ -269,6 +273,10 @@ class SipCall:
         if answer is None or answer.status_code in (408, 481):
             self.end()
             return
+        if answer.status_code == 491:
+            self._loop.call_later(random.uniform(*GLARE_S), self.reinvite)
+        elif held != self._holding:
+            self._loop.call_soon(self.reinvite)  # it was changed meanwhile
         if answer.status_code < 300:
             self._acknowledge(invite)
             if (text := sdp_of(answer)) is not None:
@@ -296,47 +304,41 @@ class SipCall:
         self.speaker.press(digits)
 
     async def refer(self, target: str) -> None:
-        """A blind transfer (RFC 3515): they call ``target`` and tell us how that goes."""
+        """A blind transfer: they call ``target`` and tell us how that goes."""
+        host = self._endpoint.config.trunk.host or self.dialog.peer.host
+        await self._send_on(address(target, host))
+
+    async def join(self, other: Leg) -> None:
+        """An attended transfer: they call whom we talk to in ``other``, in its place."""
+        if not isinstance(other, SipCall) or other is self or State.UP is not other.state:
+            raise Unable("the other call is no SIP call that goes on")
+        await self._send_on(in_place_of(other.dialog))
+        other.hang_up(Hangup(1000, "sent on"))
+
+    async def _send_on(self, uri: str) -> None:
         if self.state is not State.UP:
             raise Unable("the call is not answered yet")
-        if self._transferred is not None:
+        if self._transfer is not None:
             raise Unable("it is being sent on already")
-        self._transferred = self._loop.create_future()
+        transfer = self._transfer = Transfer()
         try:
             refer = self.dialog.request("REFER")
-            refer.headers.set_single("Refer-To", f"<{self._refer_uri(target)}>")
+            refer.headers.set_single("Refer-To", f"<{uri}>")
             refer.headers.set_single("Referred-By", self.dialog.local)
-            self._endpoint.ask(refer, self.dialog.peer, self._referred)
-            async with asyncio.timeout(REFER_S):
-                status = await self._transferred
+            self._endpoint.ask(refer, self.dialog.peer, transfer.answered)
+            await transfer.finished()
         except ValueError as error:
             raise Unable(str(error)) from None
-        except TimeoutError:
-            raise Unable(f"they did not say within {REFER_S:.0f} s how the transfer went") from None
         finally:
-            self._transferred = None
-        if status >= 300:
-            raise Unable(f"the transfer failed: {status}")
+            self._transfer = None
         log.info("call %s: sent on", self.about.id)
         self.hang_up(Hangup(1000, "sent on"))
 
-    def _refer_uri(self, target: str) -> str:
-        if target.startswith(("sip:", "sips:", "tel:")):
-            return target
-        host = self._endpoint.config.trunk.host or self.dialog.peer.host
-        return f"sip:{target}@{host}"
-
-    def _referred(self, answer: SipResponse | None) -> None:
-        status = 408 if answer is None else answer.status_code
-        if status >= 300 and self._transferred is not None and not self._transferred.done():
-            self._transferred.set_result(status)
-
-    def _notified(self, request: SipRequest) -> None:
-        told = _SIPFRAG.match(request.text)
-        if told is None or self._transferred is None or self._transferred.done():
-            return
-        if (status := int(told[1])) >= 200:
-            self._transferred.set_result(status)
+    def hold(self, held: bool) -> None:
+        """Tells them that we hold the line (RFC 3264 section 8.4): they send nothing meanwhile."""
+        self._holding = held
+        if self.state is State.UP:
+            self.reinvite()
 
     # --- the end ------------------------------------------------
 
@@ -362,8 +364,8 @@ class SipCall:
         self.state = State.OVER
         if self._timer is not None:
             self._timer.cancel()
-        if self._transferred is not None and not self._transferred.done():
-            self._transferred.set_result(200)  # they are gone, and took the call with them
+        if self._transfer is not None:
+            self._transfer.gone()
         if self._call is not None:
             self._endpoint.calls.close(self._call)
         self._endpoint.over(self)
@@ -376,4 +378,4 @@ class SipCall:
                 task.cancel()
         await asyncio.gather(*(task for task in self._tasks if task is not current), return_exceptions=True)
         if self._port is not None:
-            await self.speaker.close()
+            self.speaker.close()

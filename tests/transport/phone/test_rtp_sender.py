@@ -7,9 +7,9 @@ import pytest
 from aiortp.packet import RtpPacket
 
 from realtime.events import Pcm16
-from transport.phone.rtp_codecs import KINDS, OPUS, CodecKind
-from transport.phone.rtp_receiver import Payloads, RtpReceiver
 from transport.phone.rtp_sender import NOISE_PACKETS, RtpSender
+from transport.rtp_codecs import KINDS, OPUS, CodecKind
+from transport.rtp_receiver import Payloads, RtpReceiver
 
 ULAW = next(kind for kind in KINDS if kind.name == "PCMU")
 MODEL_HZ = 24_000

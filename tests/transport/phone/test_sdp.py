@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transport.phone import sdp
-from transport.phone.rtp_receiver import Payloads
+from transport.rtp_receiver import Payloads
 
 LOCAL = sdp.Local("192.0.2.1", 10_000, 42)
 OFFER = """v=0

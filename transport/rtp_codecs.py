@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Protocol
 
 import av
 import numpy as np
 
 from models.base import Pcm
-from realtime.pcm import PCMA, PCMU, AudioFormat, decode, encode, to_float, to_int16
+from realtime.pcm import PCMA, PCMU, AudioFormat, Pcm16, decode, encode, to_float, to_int16
 
 PACKET_S = 0.02
 OPUS_BPS = 24_000
+OPUS_COMPLEXITY = "3"
+OPUS_RATES_HZ = (8000, 12000, 16000, 24000, 48000)
 SILENT_OPUS = b"\xf8\xff\xfe"
+"""20 ms of silence (a CELT frame without content)."""
 
 
 class UndecodableAudio(ValueError):
@@ -28,8 +32,8 @@ class UndecodableAudio(ValueError):
 class Codec(Protocol):
     """One direction each of one call."""
 
-    def encode(self, pcm: Pcm) -> bytes:
-        """20 ms, float32 [n] at the codec's rate."""
+    def encode(self, pcm: Pcm | Pcm16) -> bytes:
+        """20 ms, [n] at the codec's rate."""
 
     def decode(self, payload: bytes) -> Pcm:
         """float32 at the codec's rate. Raises UndecodableAudio."""
@@ -60,8 +64,8 @@ class CodecKind:
     def make(self) -> Codec:
         """With a state of its own."""
         if self.name == "opus":
-            return _Opus()
-        return _G722() if self.name == "G722" else _G711(PCMU if self.name == "PCMU" else PCMA)
+            return Opus(self.rate_hz)
+        return _Av("g722", G722.rate_hz) if self.name == "G722" else _G711(PCMU if self.name == "PCMU" else PCMA)
 
 
 OPUS = CodecKind("opus", 96, 48_000, 48_000, 2)
@@ -74,7 +78,7 @@ class _G711:
     def __init__(self, fmt: AudioFormat) -> None:
         self._fmt = fmt
 
-    def encode(self, pcm: Pcm) -> bytes:
+    def encode(self, pcm: Pcm | Pcm16) -> bytes:
         return encode(pcm, self._fmt)
 
     def decode(self, payload: bytes) -> Pcm:
@@ -82,15 +86,24 @@ class _G711:
 
 
 class _Av:
-    """Through FFmpeg, whose coders keep state from packet to packet."""
+    """Through FFmpeg, whose coders keep state from packet to packet. Each is made when it is first needed."""
 
-    def __init__(self, coder: str, decoder: str, rate_hz: int, options: dict[str, str]) -> None:
-        self._rate_hz = rate_hz
-        self._encoder = _context(coder, "w", rate_hz)
-        self._encoder.time_base, self._encoder.options = Fraction(1, rate_hz), options
-        self._decoder = _context(decoder, "r", rate_hz)
+    def __init__(self, name: str, rate_hz: int, bps: int = 0, **options: str) -> None:
+        self._name, self._rate_hz, self._bps, self._options = name, rate_hz, bps, options
 
-    def encode(self, pcm: Pcm) -> bytes:
+    @cached_property
+    def _encoder(self) -> av.AudioCodecContext:
+        encoder = _context(self._name, "w", self._rate_hz)
+        encoder.time_base, encoder.options = Fraction(1, self._rate_hz), self._options
+        if self._bps:
+            encoder.bit_rate = self._bps
+        return encoder
+
+    @cached_property
+    def _decoder(self) -> av.AudioCodecContext:
+        return _context(self._name, "r", self._rate_hz)
+
+    def encode(self, pcm: Pcm | Pcm16) -> bytes:
         frame = av.AudioFrame.from_ndarray(to_int16(pcm)[None], format="s16", layout="mono")
         frame.sample_rate = self._rate_hz
         return b"".join(bytes(packet) for packet in self._encoder.encode(frame))
@@ -112,15 +125,11 @@ def _context(name: str, mode: str, rate_hz: int) -> av.AudioCodecContext:
     return context
 
 
-class _G722(_Av):
-    def __init__(self) -> None:
-        super().__init__("g722", "g722", 16_000, {})
+class Opus(_Av):
+    """Speech at ``rate_hz``, one of ``OPUS_RATES_HZ``; its RTP clock is 48 kHz all the same (RFC 7587 section 4.1)."""
 
+    def __init__(self, rate_hz: int, bps: int = OPUS_BPS) -> None:
+        super().__init__("libopus", rate_hz, bps, application="voip", compression_level=OPUS_COMPLEXITY)
 
-class _Opus(_Av):
-    def __init__(self) -> None:
-        super().__init__("libopus", "libopus", 48_000, {"application": "voip", "compression_level": "3"})
-        self._encoder.bit_rate = OPUS_BPS
-
-    def encode(self, pcm: Pcm) -> bytes:
+    def encode(self, pcm: Pcm | Pcm16) -> bytes:
         return super().encode(pcm) or SILENT_OPUS

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.pcm import PCMU, decode, encode
-from transport.phone.rtp_codecs import KINDS, OPUS, CodecKind
-from transport.phone.rtp_receiver import DIGITS, IDLE_S, NEW_STREAM, REORDER_PACKETS, Payloads, RtpReceiver
+from transport.rtp_codecs import KINDS, OPUS, CodecKind
+from transport.rtp_receiver import DIGITS, IDLE_S, NEW_STREAM, REORDER_PACKETS, Payloads, RtpReceiver
 
 ULAW = next(kind for kind in KINDS if kind.name == "PCMU")
 PAYLOADS = Payloads(0, 101, 13)

@@ -17,7 +17,7 @@ import numpy as np
 from aiortp.packet import RtpPacket
 
 from models.base import Pcm
-from transport.phone.rtp_codecs import CodecKind, UndecodableAudio
+from transport.rtp_codecs import CodecKind, UndecodableAudio
 
 REORDER_PACKETS = 3
 MAX_GAP_S = 1.0
