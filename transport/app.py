@@ -22,9 +22,10 @@ from transport.auth import SECRET_DEFAULT_SECONDS, Denied, Secret
 from transport.cors import CrossOrigin
 from transport.phone import asterisk, control, sip_endpoint, telnyx, twilio
 from transport.phone.calls import PhoneCalls
+from transport.resume import Returns
 from transport.service import Service
 from transport.webrtc import RtcCalls
-from transport.websocket import realtime
+from transport.websocket import Connection, realtime
 
 PING_S = 20.0
 """Interval of WebSocket pings, and how long an answer may take."""
@@ -51,6 +52,8 @@ def create_app(service: Service) -> Starlette:
         exception_handlers={Denied: _denied, ClientError: _refused},
     )
     app.state.service, app.state.calls, app.state.phone = service, RtcCalls(service), PhoneCalls(service)
+    returns: Returns[Connection] = Returns()
+    app.state.returns = returns
     return app
 
 

@@ -21,12 +21,10 @@ from transport.inbox import Inbox, spell
 from transport.outbox import Outbox
 from transport.rtc_audio import PACING
 from transport.rtc_line import MAX_EVENT_BYTES, Line
-from transport.service import Service
+from transport.service import GRACE_S, Service
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 30.0
-"""A call whose network is gone may come back for so long."""
 CONNECT_S = 30.0
 """A call that was answered must be connected by then."""
 LAST_WORDS_S = 5.0

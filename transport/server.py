@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,19 @@ def _worth_logging(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("uvicorn.error").addFilter(_worth_logging)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises OSError, in words for who started the server, where nobody can listen there. Found out now, it costs
+    nothing; found out by uvicorn, a model has been loaded for it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        what = f"nobody can listen on --host {host} --port {port} ({error.strerror})"
+        raise OSError(f"{what}: choose another port, 0 for any free one, or an address of this machine") from None
 
 
 @dataclass(frozen=True)
@@ -49,8 +63,9 @@ class Server(uvicorn.Server):
     """SIGTERM drains: no new sessions, those that are there may finish. SIGINT, or a second SIGTERM, ends at once."""
 
     def __init__(self, service: Service, host: str, port: int, tls: Tls | None = None) -> None:
+        self._app = create_app(service)
         config = uvicorn.Config(
-            create_app(service),
+            self._app,
             host=host,
             port=port,
             log_config=None,  # logging is the program's business
@@ -87,6 +102,11 @@ class Server(uvicorn.Server):
         await self._service.loaded()
         if self._service.failure:
             self.should_exit = True
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Sockets close; sessions that wait for theirs to come back end."""
+        self._app.state.returns.close()
+        await super().shutdown(sockets)  # type: ignore[arg-type]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came (in the main thread, between two bytecodes)."""

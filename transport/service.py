@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 GOING_AWAY = 1001  # WebSocket close code (RFC 6455 section 7.4.1)
 LAST_WORDS_S = 5.0
 """What a transport gets to write what is left, once its session was ended."""
+GRACE_S = 30.0
+"""A session whose network is gone may be come back to for so long."""
 RETRY_LOADING_S = 5
 RETRY_ELSEWHERE_S = 1
 

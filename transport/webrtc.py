@@ -4,7 +4,7 @@
                                          -> 201, the SDP answer, ``Location: /v1/realtime/calls/{id}``
     POST /v1/realtime/calls/{id}         an extension: another offer for a call that goes on. Of the same peer
                                          connection: a renegotiation (another track). Of a new one: the network
-                                         changed; the session waits for `rtc_call.GRACE_S`, and the id resumes it
+                                         changed; the session waits for `service.GRACE_S`, and the id resumes it
     POST /v1/realtime/calls/{id}/hangup  200
 
 The data channel ``oai-events`` carries the events that a WebSocket carries, without audio in them: speech goes over

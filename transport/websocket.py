@@ -11,7 +11,7 @@ paces it), so a client that reads keeps the queue empty. One that does not read 
 above ``MAX_FRAME_BYTES`` the server stops reading and closes with 1009, as RFC 6455 has it.
 
 *Going.* The session hears ``Gone`` when the socket closes, whoever closed it. Pings find a peer that went without a
-word (``app.PING_S``).
+word (``app.PING_S``). One that breaks may be replaced within ``GRACE_S`` where the client asked for that (``resume``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from realtime import protocol_events as wire
 from realtime.errors import ClientError, InvalidField
-from realtime.events import Effect, Flush, Hangup, Play, Send
+from realtime.events import ClientEvent, Effect, Flush, Hangup, Play, Send
 from realtime.pcm import AudioFormat
 from realtime.settings import Dialect, Settings
 from transport.auth import Denied, choose_subprotocol
@@ -35,7 +35,8 @@ from transport.inbox import Inbox, spell
 from transport.media import Outbound
 from transport.outbox import Outbox
 from transport.phone.watch import watch
-from transport.service import LAST_WORDS_S, Service
+from transport.resume import Returns, Sent, wanted
+from transport.service import GOING_AWAY, GRACE_S, LAST_WORDS_S, Service
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,20 @@ MAX_FRAME_BYTES = 32 * 1024 * 1024
 INTERNAL_ERROR = 1011  # RFC 6455 section 7.4.1
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 _AUDIO_DONE = {"response.output_audio.done", "response.audio.done"}
+_FAREWELLS = {1000, 1001, 1005}
+"""Close codes of a client that means to go: normal, going away, none given (RFC 6455 section 7.4.1)."""
 
 
 async def realtime(websocket: WebSocket) -> None:
     """The endpoint."""
     service: Service = websocket.app.state.service
+    returns: Returns[Connection] = websocket.app.state.returns
     offered: list[str] = websocket.scope.get("subprotocols", [])
     try:
+        if (back := returns.find(offered)) is not None:
+            service.gate.check_origin(websocket.headers)
+            await websocket.accept(choose_subprotocol(offered))
+            return await back[0].come_back(websocket, back[1])
         caller = service.admit(websocket.headers, offered)
         if call_id := websocket.query_params.get("call_id"):
             if not caller.with_key:
@@ -64,43 +72,130 @@ async def realtime(websocket: WebSocket) -> None:
         await websocket.send_denial_response(JSONResponse(denied.as_error(), denied.status, headers))
         return
     await websocket.accept(choose_subprotocol(offered))
-    await Connection(websocket, service, settings).run()
+    connection = Connection(service, settings)
+    token = returns.offer(connection) if wanted(offered) else ""
+    try:
+        await connection.run(websocket, token)
+    finally:
+        returns.forget(token)
+
+
+class Line:
+    """One socket of a connection, until it is over. ``count``: so many messages its client has got."""
+
+    def __init__(self, websocket: WebSocket, count: int = 0) -> None:
+        self.websocket = websocket
+        self.count = count
+        self.first: list[str] = []
+        """What it is told before all else."""
+        self.over = asyncio.Event()
+        self.lost = False
+        """It broke: the client did not mean to go."""
+
+    async def close(self, hangup: Hangup) -> None:
+        """Says why, where the client still listens."""
+        self.over.set()
+        gone = WebSocketState.DISCONNECTED
+        if gone in (self.websocket.client_state, self.websocket.application_state):
+            return
+        with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):  # the client was faster, or reads nothing
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self.websocket.close(hangup.code, hangup.reason.encode()[:120].decode(errors="ignore"))
 
 
 class Connection:
-    """One client on one socket, and its pump."""
+    """One client, its pump, and the socket it is reached by just now."""
 
-    def __init__(self, websocket: WebSocket, service: Service, settings: Settings) -> None:
-        self._websocket = websocket
+    def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._outbox = Outbox()
         self._outbound = Outbound(service.spec.output_rate_hz)
         self._playing: Play | None = None  # the latest, while its item is not done
         self._call = service.open(settings, self._emit)
         self._inbox = Inbox(self._call, service.spec.input_rate_hz, service.spec.output_rate_hz)
+        self._resumable = self._over = False
+        self._next: Line | None = None  # somebody came back
+        self._returned = asyncio.Event()
+        self.sent = Sent()
+        """What the client should have got, while it may come back."""
 
-    async def run(self) -> None:
-        """Until either side has gone; the session hears of it at once."""
+    async def run(self, websocket: WebSocket, token: str = "") -> None:
+        """Until either side has gone for good; the session hears of it at once. ``token``: the client may come back."""
+        self._resumable = bool(token)
         self._call.start()
-        ends = [asyncio.create_task(step()) for step in (self._read, self._write, self._give_up)]
+        if token:
+            self._say({"type": "parley.session.resumable", "token": token, "grace_s": GRACE_S})
+        line = Line(websocket)
+        try:
+            await self._serve(line)
+            while await self._comes_back(line):
+                farewell = asyncio.create_task(line.close(Hangup(1000, "another connection goes on with this session")))
+                line = self._take_over()
+                await self._serve(line)
+                await farewell
+        finally:
+            self._over = True
+            self._call.close()
+            if self._next is not None:
+                self._next.over.set()
+        await line.close(self._outbox.closing or Hangup(INTERNAL_ERROR, "internal error"))
+
+    async def come_back(self, websocket: WebSocket, count: int) -> None:
+        """Another socket of the same client, which has got ``count`` messages. Until that one is over."""
+        line = Line(websocket, count)
+        if self._next is not None:
+            self._next.over.set()
+        self._next = line
+        self._returned.set()
+        if not self._over:
+            await line.over.wait()
+
+    def give_up(self, reason: str) -> None:
+        """Nobody can come back to it: it ends."""
+        self._outbox.close(Hangup(GOING_AWAY, reason))
+
+    async def _comes_back(self, line: Line) -> bool:
+        """Whether somebody did; waits a while for a client whose socket broke."""
+        if self._next is not None:
+            return True
+        if not (self._resumable and line.lost) or self._outbox.closing is not None:
+            return False
+        log.info("session %d: its connection broke", self._call.number)
+        self._cut()
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._returned, self._outbox.closed)]
+        try:
+            await asyncio.wait(ends, timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+        return self._next is not None
+
+    def _take_over(self) -> Line:
+        assert self._next is not None
+        line, self._next = self._next, None
+        self._returned.clear()
+        missed = self.sent.after(line.count)
+        line.first = [json.dumps({"type": "parley.session.resumed", "count": self.sent.count - len(missed)}), *missed]
+        self._cut()
+        log.info("session %d: its client is back", self._call.number)
+        return line
+
+    def _cut(self) -> None:
+        """Nobody hears the rest of a reply: what was heard by now is what counts."""
+        self._call.feed(ClientEvent({"type": "output_audio_buffer.clear"}))
+
+    async def _serve(self, line: Line) -> None:
+        """On this socket, until it is over or another one goes on."""
+        steps = (self._read(line), self._write(line), self._give_up(), self._returned.wait())
+        ends = [asyncio.ensure_future(step) for step in steps]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._call.close()
             for task in ends:
                 task.cancel()
             for failure in await asyncio.gather(*ends, return_exceptions=True):
-                if isinstance(failure, Exception) and not isinstance(failure, WebSocketDisconnect):
+                if isinstance(failure, Exception):
                     log.error("session %d: its connection failed", self._call.number, exc_info=failure)
-        await self._close(self._outbox.closing or Hangup(INTERNAL_ERROR, "internal error"))
-
-    async def _close(self, hangup: Hangup) -> None:
-        gone = WebSocketState.DISCONNECTED
-        if gone in (self._websocket.client_state, self._websocket.application_state):
-            return
-        with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):  # the client was faster, or reads nothing
-            async with asyncio.timeout(LAST_WORDS_S):
-                await self._websocket.close(hangup.code, hangup.reason.encode()[:120].decode(errors="ignore"))
 
     async def _give_up(self) -> None:
         """A connection that is to be closed gets this long to read what is left for it."""
@@ -109,10 +204,12 @@ class Connection:
 
     # --- in ------------------------------------------------
 
-    async def _read(self) -> None:
+    async def _read(self, line: Line) -> None:
         while True:
-            message = await self._websocket.receive()
+            message = await line.websocket.receive()
             if message["type"] == "websocket.disconnect":
+                # Without a close frame there is no reason (uvicorn then gives 1005 as the code).
+                line.lost = "reason" not in message or message.get("code") not in _FAREWELLS
                 return
             try:
                 await self._take(message.get("text"))
@@ -165,7 +262,14 @@ class Connection:
         for text in spell(self._call, event):
             self._outbox.push(text, audio=audio)
 
-    async def _write(self) -> None:
-        while (message := await self._outbox.next()) is not None:
-            await self._websocket.send_text(message)
-            self._service.metrics.carried("out", len(message))
+    async def _write(self, line: Line) -> None:
+        try:
+            for text in line.first:
+                await line.websocket.send_text(text)
+            while (message := await self._outbox.next()) is not None:
+                if self._resumable:
+                    self.sent.add(message)
+                await line.websocket.send_text(message)
+                self._service.metrics.carried("out", len(message))
+        except WebSocketDisconnect:
+            await asyncio.Event().wait()  # what is read last says how they went

@@ -23,9 +23,11 @@ export class SocketLink {
     this.player = null;
     /** @type {Record<"camera" | "screen", number>} */
     this.timers = { camera: 0, screen: 0 };
+    this.token = ""; // with which the session may be come back to
+    this.count = 0; // messages of the session that came
   }
 
-  /** @returns {Promise<boolean>} whether the session is the one we had: never */
+  /** @returns {Promise<boolean>} whether the session is the one we had */
   async open() {
     const { context, microphone } = this.options;
     if (microphone && !this.recorder) this.recorder = await Recorder.open(context, microphone);
@@ -33,9 +35,9 @@ export class SocketLink {
       this.player = await Player.open(context, (item, samples) => this.report(item, samples));
       this.player.node.connect(this.level.node);
     }
-    await this.connect();
+    const same = await this.connect();
     this.recorder?.flow((pcm) => this.hear(pcm));
-    return false;
+    return same;
   }
 
   async connect() {
@@ -43,11 +45,12 @@ export class SocketLink {
     url.protocol = url.protocol.replace("http", "ws");
     const token = await this.options.token();
     const key = token ? [`openai-insecure-api-key.${token}`] : [];
-    const socket = new WebSocket(url, ["realtime", ...key]);
+    const resume = this.token ? `parley-resume.${this.token}.${this.count}` : "parley-resume";
+    const socket = new WebSocket(url, ["realtime", resume, ...key]);
     this.socket = socket;
-    socket.onmessage = ({ data }) => this.take(JSON.parse(data));
+    let same = false;
     try {
-      await opened(socket);
+      same = await this.greeted(socket);
     } catch {
       this.socket = null;
       throw await this.why();
@@ -56,9 +59,43 @@ export class SocketLink {
       if (this.socket !== socket) return;
       this.socket = null;
       this.recorder?.hold();
+      this.flush(); // the server cuts what is being said, too
       this.options.ondown();
     };
-    this.send({ type: "session.update", session: this.options.session });
+    if (!same) this.send({ type: "session.update", session: this.options.session });
+    return same;
+  }
+
+  /**
+   * The first message says whether the session is the one we had.
+   * @param {WebSocket} socket
+   * @returns {Promise<boolean>} rejects when the socket can't be opened
+   */
+  greeted(socket) {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => socket.close(), OPEN_MS);
+      socket.onerror = socket.onclose = () => {
+        clearTimeout(timer);
+        reject();
+      };
+      socket.onmessage = ({ data }) => {
+        const event = JSON.parse(data);
+        const same = event.type === "parley.session.resumed";
+        clearTimeout(timer);
+        socket.onmessage = (message) => this.receive(JSON.parse(message.data));
+        this.count = same ? event.count : 0;
+        if (!same) this.token = "";
+        if (!same) this.receive(event);
+        resolve(same);
+      };
+    });
+  }
+
+  /** @param {any} event */
+  receive(event) {
+    this.count++;
+    if (event.type === "parley.session.resumable") this.token = event.token;
+    this.take(event);
   }
 
   /** A browser doesn't say why a WebSocket was refused: ask. @returns {Promise<ParleyError>} */
@@ -159,17 +196,4 @@ export class SocketLink {
     this.player?.close();
     for (const timer of Object.values(this.timers)) clearInterval(timer);
   }
-}
-
-/** @param {WebSocket} socket @returns {Promise<void>} */
-function opened(socket) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => socket.close(), OPEN_MS);
-    const settle = (/** @type {() => void} */ how) => () => {
-      clearTimeout(timer);
-      how();
-    };
-    socket.onopen = settle(resolve);
-    socket.onerror = socket.onclose = settle(reject);
-  });
 }
