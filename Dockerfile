@@ -5,7 +5,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev libopus0 \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY models ./models
 COPY realtime ./realtime
 COPY transport ./transport

@@ -16,7 +16,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
-CLIENTS = Path(__file__).resolve().parent.parent / "clients"
+HERE = Path(__file__).resolve().parent
+CLIENTS = next(
+    (found for found in (HERE / "clients", HERE.parent / "clients") if (found / "web").is_dir()),
+    HERE.parent / "clients",
+)
+"""Beside this file in an installed wheel (setup.py), beside the packages in a checkout."""
 
 WITHOUT_CLIENTS = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
