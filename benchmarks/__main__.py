@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ELSEWHERE = {"gpu"}  # gpu.sh: it needs a card
+ELSEWHERE = {"gpu", "calls_peers"}  # they need a card (gpu.sh), or an environment of their own
 SHARED = {"__init__", "__main__", "question", "reference", "report"}
 
 

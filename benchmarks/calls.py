@@ -23,7 +23,6 @@ import argparse
 import json
 import os
 import pstats
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.calls_callers import Heard
-from benchmarks.phone import cpu_s, quantile
+from benchmarks.phone import cpu_s, free_port, quantile
 from benchmarks.report import report
 
 CALLERS_A_PROCESS = 8
@@ -67,34 +66,36 @@ class Served:
     """A server in a process of its own."""
 
     def __init__(self, model: str, profile: Path | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         echo = [sys.executable, "-c", ECHO, str(port), *([str(profile)] if profile else [])]
         serve = [sys.executable, "-c", CLI, "serve", "--model", model, "--port", str(port), "--slots", "64"]
-        self._process = subprocess.Popen(echo if model == "echo" else serve, stderr=subprocess.DEVNULL)
-        self.pid = self._process.pid
+        self.process = subprocess.Popen(echo if model == "echo" else serve, stderr=subprocess.DEVNULL)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it serves. Raises RuntimeError."""
         for _ in range(600):
-            if self._up():
+            if self.up():
                 return
             time.sleep(0.2)
+        self.stop()
         raise RuntimeError("the server does not start")
 
-    def _up(self) -> bool:
+    def up(self) -> bool:
         try:
             return httpx.get(f"{self.url}/healthz", timeout=5, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(60)
+        self.process.terminate()
+        self.process.wait(60)
 
 
 def measure(served: Served, kind: str, clip: Path, count: int, talk_s: float) -> tuple[list[Heard], float]:
     """What the callers heard, and the share of a core that a call cost."""
-    before, began = cpu_s(served.pid), time.monotonic()
+    before, began = cpu_s(served.process.pid), time.monotonic()
     sizes = [min(CALLERS_A_PROCESS, count - at) for at in range(0, count, CALLERS_A_PROCESS)]
     callers = [
         subprocess.Popen(
@@ -106,7 +107,7 @@ def measure(served: Served, kind: str, clip: Path, count: int, talk_s: float) ->
         for size in sizes
     ]
     lines = [line for caller in callers for line in caller.communicate(timeout=300)[0].splitlines()]
-    cost = (cpu_s(served.pid) - before) / (time.monotonic() - began) / count
+    cost = (cpu_s(served.process.pid) - before) / (time.monotonic() - began) / count
     return [Heard(**json.loads(line)) for line in lines], cost
 
 

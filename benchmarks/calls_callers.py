@@ -1,6 +1,7 @@
 """Callers for the browser benchmark: each says a clip, says it again over the answer, and notes what it plays and when.
 
-Run as ``python -m benchmarks.calls_callers KIND URL CLIP COUNT TALK_S`` (KIND: rtc or ws): JSON lines on stdout.
+Run as ``python -m benchmarks.calls_callers KIND URL CLIP COUNT TALK_S`` (KIND: rtc or ws, or another's server, fastrtc
+or pipecat): JSON lines on stdout.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -45,6 +47,8 @@ class Heard:
     """When the first loud sample of the second saying did."""
     underrun_ms: list[float] = field(default_factory=list)
     """Of each reply, as the server counts it."""
+    loud_said: int = 0
+    """Loud 20 ms that were said."""
 
 
 class Voice:
@@ -73,7 +77,9 @@ class Voice:
         if self._sayings == 2 and self._at == self._first:
             self._heard.interrupted_s = now
         self._at += 1
-        return self._frames[self._at - 1]
+        frame = self._frames[self._at - 1]
+        self._heard.loud_said += bool(np.abs(frame.astype(np.int32)).max() > LOUD)
+        return frame
 
 
 class Microphone(MediaStreamTrack):
@@ -99,11 +105,30 @@ class Microphone(MediaStreamTrack):
 
 def note(heard: Heard, event: dict[str, Any]) -> None:
     """What the server says of itself."""
-    if event["type"] == "parley.latency" and event.get("underrun_ms") is not None:
+    if event.get("type") == "parley.latency" and event.get("underrun_ms") is not None:
         heard.underrun_ms.append(float(event["underrun_ms"]))
 
 
-async def over_rtc(url: str, clip: Path, heard: Heard, talk_s: float) -> None:
+async def offered(url: str, sdp: str) -> str:
+    """The answer to an offer, as the OpenAI Realtime API has it."""
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
+        headers = {"content-type": "application/sdp"}
+        answer = await http.post(f"{url}/v1/realtime/calls", content=sdp, headers=headers)
+    answer.raise_for_status()
+    return answer.text
+
+
+async def offered_as_json(url: str, sdp: str) -> str:
+    """The same as FastRTC and Pipecat have it."""
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
+        answer = await http.post(url, json={"sdp": sdp, "type": "offer", "webrtc_id": secrets.token_hex(8)})
+    answer.raise_for_status()
+    return str(answer.json()["sdp"])
+
+
+async def over_rtc(
+    url: str, clip: Path, heard: Heard, talk_s: float, offer: Callable[[str, str], Awaitable[str]] = offered
+) -> None:
     """As a browser calls. What aiortc's jitter buffer lets out counts as played."""
     peer = RTCPeerConnection(RTCConfiguration([]))
     peer.addTrack(Microphone(Voice(clip, heard)))
@@ -113,11 +138,8 @@ async def over_rtc(url: str, clip: Path, heard: Heard, talk_s: float) -> None:
     peer.on("track", lambda track: listening.append(asyncio.create_task(listen(track, heard))))
     try:
         await peer.setLocalDescription(await peer.createOffer())
-        async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
-            sdp = {"content-type": "application/sdp"}
-            answer = await http.post(f"{url}/v1/realtime/calls", content=peer.localDescription.sdp, headers=sdp)
-        answer.raise_for_status()
-        await peer.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+        answer = await offer(url, peer.localDescription.sdp)
+        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         heard.connected = True
         await asyncio.sleep(talk_s)
     finally:
@@ -176,7 +198,20 @@ async def receive(socket: Any, player: Any, heard: Heard) -> None:
                 note(heard, event)
 
 
-CALLERS: dict[str, Callable[..., Any]] = {"rtc": over_rtc, "ws": over_ws}
+async def over_fastrtc(url: str, clip: Path, heard: Heard, talk_s: float) -> None:
+    await over_rtc(f"{url}/webrtc/offer", clip, heard, talk_s, offered_as_json)
+
+
+async def over_pipecat(url: str, clip: Path, heard: Heard, talk_s: float) -> None:
+    await over_rtc(f"{url}/api/offer", clip, heard, talk_s, offered_as_json)
+
+
+CALLERS: dict[str, Callable[..., Any]] = {
+    "rtc": over_rtc,
+    "ws": over_ws,
+    "fastrtc": over_fastrtc,
+    "pipecat": over_pipecat,
+}
 
 
 async def main(kind: str, url: str, clip: str, count: int, talk_s: float) -> None:

@@ -65,7 +65,7 @@ class Served:
     """A server in a process of its own."""
 
     def __init__(self, model: str, folder: Path) -> None:
-        self.http, self.sip = _free_port(), _free_port()
+        self.http, self.sip = free_port(), free_port()
         if model == "echo":
             command = [sys.executable, "-c", SERVE, str(self.http), str(self.sip)]
         else:
@@ -97,7 +97,7 @@ class Served:
         self.process.wait(60)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

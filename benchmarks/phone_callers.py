@@ -120,7 +120,10 @@ class SipCaller(asyncio.DatagramProtocol):
             return
         if 192 <= data[1] <= 223:  # RTCP
             return
-        packet = RtpPacket.parse(data)
+        self.arrived(RtpPacket.parse(data))
+
+    def arrived(self, packet: RtpPacket) -> None:
+        """One packet of their speech."""
         self.heard.note(self._loop.time(), packet.timestamp, packet.payload)
 
     async def call(self, talk_s: float) -> Heard:
@@ -141,17 +144,22 @@ class SipCaller(asyncio.DatagramProtocol):
         self._send(bytes(dialog.request("ACK", 1)))
         remote = sdp.read(sdp_of(answer) or "")
         self._remote = (remote.host, remote.port)
-        await talk(self.heard, self._clip, talk_s, self._speak)
+        await self.talk(talk_s)
         self._transactions.start(dialog.request("BYE"), self._server, self._loop.time(), lambda _: None)
         await asyncio.sleep(0.5)
         self._socket.close()
         return self.heard
 
+    async def talk(self, talk_s: float) -> None:
+        """For so long, once the call is answered."""
+        await talk(self.heard, self._clip, talk_s, self.speak)
+
     def _hear(self, answer: SipResponse | None) -> None:
         if not self._answered.done() and answer is not None and answer.status_code >= 200:
             self._answered.set_result(answer)
 
-    def _speak(self, number: int, frame: bytes) -> None:
+    def speak(self, number: int, frame: bytes) -> None:
+        """One packet of G.711."""
         packet = RtpPacket(0, 0, number & 0xFFFF, 160 * number, 77, frame)
         self._socket.sendto(packet.serialize(), self._remote)
 
