@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil
+from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from models.base import Pcm
 from realtime.events import Pcm16
-from realtime.pcm import AudioFormat, encode, to_float
+from realtime.pcm import AudioFormat, encode, to_float, to_int16
 
+Samples = npt.NDArray[Any]  # float32 or int16 [n]
 RESAMPLER_DELAY_MS = 4.5
 """What ``Resampler`` holds back at most: half its filter at the lower of the two rates (32 taps at 8 kHz)."""
 
@@ -28,17 +31,19 @@ RESAMPLER_DELAY_MS = 4.5
 
 
 class Resampler:
-    """A stream of mono float32 from one rate to another (libswresample, -95 dB of aliasing).
+    """A stream of mono float32 from one rate to another (libswresample, -95 dB of aliasing); ``int16``: rounded to that
+    on its way out.
 
     Holds at most ``delay_s`` of the stream back, and gives it on ``flush``: the whole is then
     ceil(n x target / source) samples. The first output sample stands for the first input sample:
     no shift in time.
     """
 
-    def __init__(self, source_hz: int, target_hz: int) -> None:
+    def __init__(self, source_hz: int, target_hz: int, *, int16: bool = False) -> None:
         if source_hz <= 0 or target_hz <= 0:
             raise ValueError(f"rates must be positive, not {source_hz} -> {target_hz} Hz")
         self.source_hz, self.target_hz = source_hz, target_hz
+        self._int16 = int16
         self._swr: av.AudioResampler | None = None
         self._pushed = 0  # samples in
         self._given = 0  # samples out
@@ -48,21 +53,21 @@ class Resampler:
         """The most that is held back between two calls, seconds (plus one sample of rounding)."""
         return 0.0 if self.source_hz == self.target_hz else RESAMPLER_DELAY_MS / 1000
 
-    def push(self, pcm: Pcm) -> Pcm:
-        """float32 [n] at ``source_hz`` -> float32 [about n x target / source]; empty in, empty out."""
+    def push(self, pcm: Pcm) -> Samples:
+        """float32 [n] at ``source_hz`` -> [about n x target / source]; empty in, empty out."""
         if self.source_hz == self.target_hz or not len(pcm):
-            return pcm
+            return to_int16(pcm) if self._int16 else pcm
         if self._swr is None:
-            self._swr = av.AudioResampler(format="flt", layout="mono", rate=self.target_hz)
+            self._swr = av.AudioResampler(format="s16" if self._int16 else "flt", layout="mono", rate=self.target_hz)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm[None], np.float32), format="flt", layout="mono")
         frame.sample_rate = self.source_hz
         self._pushed += len(pcm)
         return self._collect(self._swr.resample(frame))
 
-    def flush(self) -> Pcm:
+    def flush(self) -> Samples:
         """Ends the stream: what was held back. The next ``push`` begins a new one."""
         if self._swr is None:
-            return np.zeros(0, np.float32)
+            return np.zeros(0, np.int16 if self._int16 else np.float32)
         missing = ceil(Fraction(self._pushed * self.target_hz, self.source_hz)) - self._given
         # Silence pushes the filter's content out. Its own flush would mirror the end, and lose a very short stream.
         tail = self.push(np.zeros(ceil(self.source_hz * 4 * self.delay_s), np.float32))
@@ -73,12 +78,19 @@ class Resampler:
         """Forgets the stream; nothing is given."""
         self._swr, self._pushed, self._given = None, 0, 0
 
-    def _collect(self, frames: list[av.AudioFrame]) -> Pcm:
-        if not frames:
-            return np.zeros(0, np.float32)
-        pcm = np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.float32, copy=False)
+    def _collect(self, frames: list[av.AudioFrame]) -> Samples:
+        pieces = [mono(frame) for frame in frames]
+        if not pieces:
+            return np.zeros(0, np.int16 if self._int16 else np.float32)
+        pcm = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         self._given += len(pcm)
         return pcm
+
+
+def mono(frame: av.AudioFrame) -> Samples:
+    """[n] of a packed frame of one channel, float32 or int16; a fifth of ``to_ndarray``'s time."""
+    dtype = np.int16 if frame.format.name == "s16" else np.float32
+    return np.frombuffer(frame.planes[0], dtype)[: frame.samples]  # type: ignore[call-overload, no-any-return]
 
 
 # --- a connection's two directions ------------------------------------------------

@@ -22,7 +22,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from models.base import Pcm
 from realtime.events import Pcm16
-from realtime.pcm import to_float, to_int16
+from realtime.pcm import to_float
 from realtime.playback import Pacing
 from transport.media import Resampler
 from transport.rtp_codecs import OPUS, OPUS_RATES_HZ, PACKET_S, SILENT_OPUS, Opus
@@ -88,7 +88,7 @@ class ReplyTrack(MediaStreamTrack):
     def __init__(self, rate_hz: int) -> None:
         super().__init__()
         self._rate_hz = rate_hz if rate_hz in OPUS_RATES_HZ else OPUS_HZ
-        self._resampler = Resampler(rate_hz, self._rate_hz)
+        self._resampler = Resampler(rate_hz, self._rate_hz, int16=True)
         self._opus = Opus(self._rate_hz, BITRATE_BPS)
         self._sound = Samples(np.int16)
         self._pace: Pace | None = None
@@ -97,7 +97,7 @@ class ReplyTrack(MediaStreamTrack):
     def play(self, pcm: Pcm16) -> None:
         """int16 [n] at the model's rate, due now."""
         if self._resampler.source_hz != self._resampler.target_hz:
-            pcm = to_int16(self._resampler.push(to_float(pcm)))
+            pcm = self._resampler.push(to_float(pcm))
         self._sound.push(pcm)
 
     def clear(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from models.base import Pcm
 from realtime.pcm import PCMA, PCMU, AudioFormat, Pcm16, decode, encode, to_float, to_int16
+from transport.media import mono
 
 PACKET_S = 0.02
 OPUS_BPS = 24_000
@@ -58,13 +59,17 @@ class CodecKind:
 
     @property
     def packet_samples(self) -> int:
-        """In a packet."""
+        """In a packet, at ``rate_hz``."""
         return round(PACKET_S * self.rate_hz)
 
-    def make(self) -> Codec:
-        """With a state of its own."""
+    def rate_from_hz(self, source_hz: int) -> int:
+        """At which speech of ``source_hz`` is best encoded: Opus takes what it gets, where it can."""
+        return source_hz if self.name == "opus" and source_hz in OPUS_RATES_HZ else self.rate_hz
+
+    def make(self, rate_hz: int = 0) -> Codec:
+        """With a state of its own; ``rate_hz``: of what it encodes, as ``rate_from_hz`` has it."""
         if self.name == "opus":
-            return Opus(self.rate_hz)
+            return Opus(rate_hz or self.rate_hz)
         return _Av("g722", G722.rate_hz) if self.name == "G722" else _G711(PCMU if self.name == "PCMU" else PCMA)
 
 
@@ -115,7 +120,7 @@ class _Av:
             frames = self._decoder.decode(av.Packet(payload))
         except av.FFmpegError as error:
             raise UndecodableAudio(str(error)) from None
-        return np.concatenate([to_float(frame.to_ndarray()[0]) for frame in frames] or [np.zeros(0, np.float32)])
+        return np.concatenate([to_float(mono(frame)) for frame in frames] or [np.zeros(0, np.float32)])
 
 
 def _context(name: str, mode: str, rate_hz: int) -> av.AudioCodecContext:

@@ -12,16 +12,17 @@ from collections import deque
 from struct import pack
 
 import numpy as np
-from aiortp.packet import RtpPacket
 
 from models.base import Pcm
 from realtime.events import Pcm16
 from realtime.pcm import to_float
 from transport.media import Resampler
-from transport.rtp_codecs import CodecKind
+from transport.rtp_codecs import PACKET_S, CodecKind
 from transport.rtp_pace import Samples
 from transport.rtp_receiver import DIGITS, Payloads
 
+VERSION = 0x80
+"""The first byte of a packet without padding, extension and contributing sources (RFC 3550 section 5.1)."""
 KEY_PACKETS, KEY_GAP_PACKETS, KEY_ENDS = 8, 4, 3
 KEY_DBM0 = 10
 NOISE_PACKETS = 10
@@ -34,11 +35,12 @@ class RtpSender:
 
     def __init__(self, kind: CodecKind, payloads: Payloads, source_hz: int) -> None:
         self._kind = kind
-        self._codec = kind.make()
+        self._rate_hz = kind.rate_from_hz(source_hz)
+        self._codec = kind.make(self._rate_hz)
         self._payloads = payloads
-        self._resampler = Resampler(source_hz, kind.rate_hz)
+        self._resampler = Resampler(source_hz, self._rate_hz, int16=True)
         self._music: Resampler | None = None
-        self._sound = Samples(np.float32)
+        self._sound = Samples(np.int16)
         self._keys: deque[str] = deque()
         self._key_at = 0  # packets into the key that is being sent
         self._key_ts = 0
@@ -66,7 +68,7 @@ class RtpSender:
     def sound(self, pcm: Pcm, rate_hz: int) -> None:
         """Float32 [n] of another origin."""
         if self._music is None or self._music.source_hz != rate_hz:
-            self._music = Resampler(rate_hz, self._kind.rate_hz)
+            self._music = Resampler(rate_hz, self._rate_hz, int16=True)
         self._sound.push(self._music.push(pcm))
 
     def clear(self) -> None:
@@ -118,7 +120,7 @@ class RtpSender:
 
     def _speech(self, muted: bool) -> list[bytes]:
         self._quiet = 0 if self._sound else self._quiet + 1
-        pcm = self._sound.take(self._kind.packet_samples)
+        pcm = self._sound.take(round(PACKET_S * self._rate_hz))
         if muted:
             self._marker = True
             return []
@@ -135,4 +137,4 @@ class RtpSender:
         self._number = (self._number + 1) & 0xFFFF
         self.packets += 1
         self.octets += len(payload)
-        return RtpPacket(kind, int(marker), self._number, timestamp, self.ssrc, payload).serialize()
+        return pack("!BBHII", VERSION, marker << 7 | kind, self._number, timestamp, self.ssrc) + payload
