@@ -30,7 +30,7 @@ from transport.caller import side_by_side
 from transport.phone.config import PhoneConfig
 from transport.phone.config import read as read_phones
 from transport.rtc_line import ice_server as ice_server_of
-from transport.server import Server, Tls
+from transport.server import Server, Tls, check_address
 from transport.service import Service, ServiceConfig
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Parley: a real-time voice and video agent server.")
@@ -118,6 +118,7 @@ def serve(
         options = LoadOptions(
             device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads, weights=weights
         )
+        check_address(host, port)
     except (Exposed, CheckpointError, ValueError, OSError) as error:
         _stop(error)
     if name == "tiny":

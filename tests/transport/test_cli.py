@@ -137,12 +137,20 @@ def test_a_server_that_is_full_says_so(question: Path) -> None:
         (["--model", "tiny", "--audio-mode", "loud"], "audio_mode"),
         (["--model", "tiny", "--tls-cert", "cert.pem"], "go together"),
         (["--model", "tiny", "--tls-cert", "/no/cert.pem", "--tls-key", "/no/key.pem"], "PEM"),
+        (["--model", "tiny", "--host", "192.0.2.1", "--api-key", "key"], "an address of this machine"),
     ],
 )
 def test_a_server_that_can_not_be_started_says_why(arguments: list[str], words: str) -> None:
     status, _, errors = parley("serve", *arguments)
     assert status == 1
     assert words in errors, errors
+
+
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        status, _, errors = parley("serve", "--model", "tiny", "--port", other.getsockname()[1])
+    assert status == 1
+    assert "choose another port" in errors
 
 
 def test_models_are_listed() -> None:
