@@ -96,6 +96,8 @@ class Settings:
     echo_canceller: bool = False
     """Our own voice is taken out of their microphone by the transport, with what it played as the far end; ours alone
     (``parley_echo_canceller``): the API leaves echo to the client."""
+    visemes: bool = False
+    """Mouth shapes are wanted beside the reply's audio; ours alone (``parley_visemes``), the transport makes them."""
     transcription: Transcription | None = None
     max_output_tokens: int | None = None
     """None is ``inf``: as many as the context holds."""
@@ -236,10 +238,13 @@ def _audio_format(name: str) -> Callable[[Settings, Any, str], Change]:
     return change
 
 
-def _echo_canceller(_: Settings, value: Any, where: str) -> Change:
-    if not isinstance(value, bool):
-        raise InvalidField(f"{where} is true or false", param=where)
-    return {"echo_canceller": value}
+def _switch(name: str) -> Callable[[Settings, Any, str], Change]:
+    def change(_: Settings, value: Any, where: str) -> Change:
+        if not isinstance(value, bool):
+            raise InvalidField(f"{where} is true or false", param=where)
+        return {name: value}
+
+    return change
 
 
 def _transcription(_: Settings, value: Any, where: str) -> Change:
@@ -290,9 +295,13 @@ _AUDIO_FIELDS: dict[str, dict[str, Callable[[Settings, Any, str], Change]]] = {
         "format": _audio_format("input_format"),
         "transcription": _transcription,
         "turn_detection": _turn_detection,
-        "parley_echo_canceller": _echo_canceller,
+        "parley_echo_canceller": _switch("echo_canceller"),
     },
-    "output": {"format": _audio_format("output_format"), "voice": _voice},
+    "output": {
+        "format": _audio_format("output_format"),
+        "voice": _voice,
+        "parley_visemes": _switch("visemes"),
+    },
 }
 
 
@@ -340,6 +349,8 @@ def session_object(settings: Settings, session_id: str, expires_at_s: int | None
     }
     if settings.echo_canceller:
         shown["audio"]["input"]["parley_echo_canceller"] = True
+    if settings.visemes:
+        shown["audio"]["output"]["parley_visemes"] = True
     for name in ("temperature", "top_p", "top_k", "repetition_penalty", "seed"):
         if getattr(settings, name) is not None:
             shown[name] = getattr(settings, name)

@@ -29,6 +29,7 @@ from transport.auth import Caller, Denied, Gate
 from transport.echo import EchoGuard
 from transport.metrics import Metrics
 from transport.phone.config import PhoneConfig
+from transport.visemes import Lips
 
 log = logging.getLogger(__name__)
 
@@ -238,10 +239,13 @@ class Service:
             if isinstance(effect, Send):
                 self._note(pump.number, effect.event)
             emit(effect)
+            for event in lips.of(effect):
+                emit(Send(session.ids.stamp(event)))
 
         pump = self._pumps.open(make, watched)
         session = sessions[0].session
         echo = EchoGuard(self.spec, lambda: session.settings.echo_canceller)
+        lips = Lips(self.spec.output_rate_hz, lambda: session.settings.visemes)
         call = Call(pump, sessions[0], echo, self.metrics, self._calls.discard)
         self._calls.add(call)
         return call

@@ -51,6 +51,10 @@ header { display: flex; align-items: baseline; justify-content: space-between; g
 h2 { margin: 0; font-size: 1.05rem; font-weight: 600; letter-spacing: -0.01em; }
 .status { color: var(--muted); font-size: 0.9rem; }
 .stage { position: relative; display: grid; justify-items: center; gap: 0.9rem; padding: 1.5rem 0 0.25rem; }
+.avatar { width: min(11rem, 50%); }
+.avatar .face { fill: var(--parley-accent); opacity: 0.16; }
+.avatar .eye { fill: var(--parley-accent); }
+.avatar .mouth { fill: none; stroke: var(--parley-accent); stroke-width: 4; }
 .talk {
   --level: 0;
   position: relative; width: 8.5rem; height: 8.5rem; border: 0; border-radius: 50%; cursor: pointer;

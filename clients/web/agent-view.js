@@ -1,5 +1,7 @@
 /** What `<parley-agent>` is made of. */
 
+import { FACE } from "./avatar.js";
+
 /** @param {string} path */
 const icon = (path) =>
   `<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" ` +
@@ -23,6 +25,7 @@ export const VIEW = /* html */ `
     <span class="status" role="status" part="status"></span>
   </header>
   <div class="stage" part="stage">
+    ${FACE}
     <button class="talk" type="button" part="talk"></button>
     <p class="caption" part="caption"></p>
     <video class="preview" part="preview" autoplay muted playsinline hidden></video>

@@ -9,6 +9,7 @@
  * @property {RTCIceServer[]} iceServers
  * @property {object} session what the session begins with
  * @property {(event: any) => void} onevent
+ * @property {(item: string, ms: number) => void} onplayed so much of an item has been heard, where that is known
  * @property {() => void} ondown the link is gone and was not closed by us
  */
 

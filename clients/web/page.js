@@ -17,6 +17,7 @@ const timeline = new Timeline();
 const agent = /** @type {import("./parley-agent.js").ParleyAgent} */ (document.querySelector("parley-agent"));
 const drawer = /** @type {HTMLDetailsElement} */ (document.querySelector("#bonnet"));
 const asked = new URLSearchParams(location.search);
+if (asked.has("avatar")) agent.setAttribute("avatar", "");
 for (const name of ["transport", "theme", "voice"]) if (asked.get(name)) agent.setAttribute(name, asked.get(name) ?? "");
 if (asked.get("transport")) agent.$(".transport").value = asked.get("transport");
 

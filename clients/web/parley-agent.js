@@ -5,12 +5,13 @@
  *     <parley-agent url="https://voice.example/v1" heading="Reception"></parley-agent>
  *
  * Attributes: url, token, transport (webrtc | websocket), heading, greeting, voice, instructions, push-to-talk,
- * no-captions, theme (light | dark), lang (see words.js; it follows changes). Properties: `agent` (see parley.js, while connected), `tools`, `session`,
- * `getToken` (async, instead of the attribute). Events: those of the agent, which bubble from the element: "state",
+ * no-captions, avatar (a face that speaks), theme (light | dark), lang (see words.js; it follows changes). Properties:
+ * `agent` (see parley.js, while connected), `tools`, `session`, `getToken` (async, instead of the attribute). Events: those of the agent, which bubble from the element: "state",
  * "event", "problem". Colours: `--parley-accent` and its neighbours in agent-style.js; parts: `::part(talk)`...
  */
 
 import { Agent, ParleyError } from "./parley.js";
+import { Avatar } from "./avatar.js";
 import { Log } from "./agent-log.js";
 import { ICONS, VIEW } from "./agent-view.js";
 import { STYLE } from "./agent-style.js";
@@ -45,9 +46,10 @@ export class ParleyAgent extends HTMLElement {
     /** @type {Transcript | null} */
     this.transcript = null;
     this.log = new Log(this.$(".log"));
+    this.avatar = new Avatar(this.$(".avatar"));
   }
 
-  static observedAttributes = ["lang"];
+  static observedAttributes = ["lang", "avatar"];
 
   /** Its words, in its language or the page's. */
   get words() {
@@ -153,11 +155,12 @@ export class ParleyAgent extends HTMLElement {
     const voice = this.getAttribute("voice");
     const instructions = this.getAttribute("instructions");
     const input = this.pushToTalk ? { ...given.audio?.input, turn_detection: null } : given.audio?.input;
-    const output = voice ? { ...given.audio?.output, voice } : given.audio?.output;
+    const face = this.hasAttribute("avatar") ? { parley_visemes: true } : {};
+    const output = { ...given.audio?.output, ...face, ...(voice ? { voice } : {}) };
     return {
       ...given,
       ...(instructions ? { instructions } : {}),
-      audio: { ...given.audio, ...(input ? { input } : {}), ...(output ? { output } : {}) },
+      audio: { ...given.audio, ...(input ? { input } : {}), output },
     };
   }
 
@@ -304,6 +307,7 @@ export class ParleyAgent extends HTMLElement {
     this.$(".screen").hidden ||= !navigator.mediaDevices?.getDisplayMedia;
     this.$(".mute").hidden ||= this.pushToTalk;
     this.$(".mute").setAttribute("aria-pressed", String(Boolean(agent?.muted)));
+    this.$(".avatar").toggleAttribute("hidden", !this.hasAttribute("avatar"));
   }
 
   /** @param {string} state @returns {[string, string]} the button's words and picture */
@@ -364,11 +368,12 @@ export class ParleyAgent extends HTMLElement {
     if (options.some((option) => option.value === chosen)) this.$(".microphones").value = chosen;
   }
 
-  /** The ring follows whoever speaks. @param {Agent} agent */
+  /** The ring follows whoever speaks, the face our words. @param {Agent} agent */
   loop(agent) {
-    if (this.agent !== agent) return;
+    if (this.agent !== agent) return this.avatar.rest();
     const level = Math.max(agent.speaking ? agent.outputLevel() : 0, agent.inputLevel());
     this.$(".talk").style.setProperty("--level", level.toFixed(3));
+    this.avatar.draw(agent.lips.shape(performance.now()));
     requestAnimationFrame(() => this.loop(agent));
   }
 }

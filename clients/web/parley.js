@@ -30,6 +30,7 @@
 
 import { Level, openContext, openMicrophone } from "./audio.js";
 import { ParleyError } from "./errors.js";
+import { Lips } from "./lips.js";
 import { RtcLink } from "./rtc.js";
 import { SocketLink } from "./socket.js";
 import { Transcript } from "./transcript.js";
@@ -37,6 +38,7 @@ import { Transcript } from "./transcript.js";
 export { ParleyError } from "./errors.js";
 
 const BACKOFF_MS = [300, 1000, 2000, 4000, 8000];
+const JITTER_MS = 80; // what a browser's jitter buffer holds back; it reports nothing
 const SETTLED_MS = 10_000; // what lasted so long is worth an immediate try again
 const GIVE_UP_MS = 180_000; // a server that restarts may have a large model to load
 
@@ -56,6 +58,7 @@ export class Agent extends EventTarget {
     super();
     this.options = options;
     this.transcript = new Transcript();
+    this.lips = new Lips(options.transport === "websocket" ? 0 : JITTER_MS);
     this.state = /** @type {State} */ ("closed");
     /** @type {AudioContext | undefined} */
     this.context = undefined;
@@ -109,6 +112,7 @@ export class Agent extends EventTarget {
       session: this.session(),
       onevent: (event) => this.take(event),
       ondown: () => this.reconnect(),
+      onplayed: (item, ms) => this.lips.played(item, ms, performance.now()),
     });
   }
 
@@ -220,6 +224,7 @@ export class Agent extends EventTarget {
     if (event.type === "response.created" || event.type === "output_audio_buffer.started") this.speaking = true;
     if (event.type === "response.done" || event.type === "output_audio_buffer.stopped") this.speaking = false;
     if (event.type === "output_audio_buffer.cleared") this.speaking = false;
+    this.lips.take(event, performance.now());
     if (this.transcript.take(event)) this.dispatchEvent(new CustomEvent("transcript"));
     if (event.type === "response.output_item.done" && event.item.type === "function_call") this.run(event);
     if (event.type === "response.done") this.answer(event.response.id);

@@ -133,7 +133,9 @@ export class SocketLink {
    * @param {number} samples at 24 kHz
    */
   report(item, samples) {
-    this.send({ type: "parley.playback", item_id: item, played_ms: (samples * 1000) / RATE_HZ });
+    const played_ms = (samples * 1000) / RATE_HZ;
+    this.send({ type: "parley.playback", item_id: item, played_ms });
+    this.options.onplayed(item, played_ms);
   }
 
   /** @param {object} event */

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Kiosk } from "../../clients/kiosk/kiosk-state.js";
 import { motion } from "../../clients/kiosk/presence.js";
+import { Lips, REST } from "../../clients/web/lips.js";
 import { Transcript } from "../../clients/web/transcript.js";
 import { Timeline, median, spans } from "../../clients/web/timeline.js";
 
@@ -95,6 +96,43 @@ test("what was asked in writing has no end of speech", () => {
 test("the middle", () => {
   assert.equal(median([]), null);
   assert.equal(median([null, 3, 1, 2]), 2);
+});
+
+// --- the face ---
+
+const viseme = (audio_ms, shapes, item_id = "a1") => ({ type: "parley.viseme", item_id, audio_ms, step_ms: 40, shapes });
+
+test("a mouth moves when its sound is heard, and is shut before and after", () => {
+  const lips = new Lips(80);
+  lips.take(viseme(0, [["open", 1], ["wide", 0.5]]), 1000);
+  lips.take(viseme(80, [["teeth", 0.2]]), 1100); // late, as events are: its place is told by the first
+  const seen = [1079, 1080, 1119, 1120, 1160, 1199, 1200].map((now) => lips.shape(now)[0]);
+  assert.deepEqual(seen, ["rest", "open", "open", "wide", "teeth", "teeth", "rest"]);
+});
+
+test("where playout is reported, that is what counts", () => {
+  const lips = new Lips(0);
+  lips.take(viseme(0, [["open", 1], ["wide", 1], ["round", 1]]), 1000);
+  lips.played("a1", 40, 1500); // the player began late, or waited
+  assert.deepEqual(lips.shape(1000), REST);
+  assert.equal(lips.shape(1500)[0], "wide");
+  lips.take(viseme(120, [["teeth", 1]]), 1510);
+  assert.equal(lips.shape(1585)[0], "teeth");
+});
+
+test("what was cut is not mouthed, and the next item is", () => {
+  const lips = new Lips(0);
+  lips.take(viseme(0, [["open", 1], ["open", 1]]), 0);
+  lips.take({ type: "conversation.item.truncated", item_id: "a1" }, 10);
+  assert.deepEqual(lips.shape(20), REST);
+  lips.take(viseme(0, [["round", 1]], "a2"), 30);
+  assert.equal(lips.shape(40)[0], "round");
+});
+
+test("an hour of talk leaves nothing behind", () => {
+  const lips = new Lips(80);
+  for (let ms = 0; ms < 3.6e6; ms += 80) lips.take(viseme(ms, [["open", 1], ["wide", 1]]), ms);
+  assert.ok(lips.shapes.length < 600);
 });
 
 // --- the kiosk ---

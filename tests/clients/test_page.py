@@ -67,3 +67,26 @@ def test_camera_frames_reach_the_model(
     for picture in seen:  # the last one too: turning a camera off shows no black
         colour = picture.mean((0, 1))
         assert np.abs(colour - (200, 30, 30)).max() < 40, colour
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_a_face_speaks_while_the_answer_is_heard(server: LiveServer, chromium: Browser, transport: str) -> None:
+    with visit(chromium, f"{server.url}/?transport={transport}&avatar") as person:
+        mouth = person.page.locator("svg.avatar .mouth")
+        assert person.page.locator("svg.avatar").is_visible()
+        person.follow()
+        person.page.evaluate(
+            "() => { window.open = []; const mouth = document.querySelector('parley-agent').$('.mouth');"
+            " setInterval(() => window.open.push([performance.now() / 1000, Number(mouth.getAttribute('ry'))]), 20) }"
+        )
+        person.start()
+        person.until(lambda: person.of("parley.latency"))
+        person.page.get_by_role("button", name="Mute").click()
+        person.page.wait_for_timeout(1000)
+        loud, seen = person.loud(), person.page.evaluate("window.open")
+        assert float(mouth.get_attribute("ry") or 9) < 2, "and it is shut at the end"
+    assert person.of("parley.viseme")
+    during = [height for at, height in seen if loud[0] <= at <= loud[-1]]
+    before = [height for at, height in seen if at < loud[0] - 0.5]
+    assert max(during) > 3
+    assert max(before) < 2
