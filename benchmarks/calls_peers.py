@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import httpx
 
-from benchmarks.calls import Served, free_port, measure, question
+from benchmarks.calls import Served, measure, question
+from benchmarks.phone import free_port
 from benchmarks.report import report
 
 FASTRTC = """
@@ -142,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
