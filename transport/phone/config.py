@@ -19,6 +19,8 @@ tools = ["hang_up", "transfer_call"]
 transfers = { kitchen = "sip:kitchen@pbx.example.com" }
 recordings = "/var/lib/parley/calls"
 webhook = "https://app.example.com/calls"
+answering_machine = "leave_message"            # or "hang_up": when a machine takes a call of ours
+message = "This is Trattoria Example. Your table is ready."
 
 [outbound]                                     # whom POST /v1/phone/calls may call; without it: nobody
 callees = ["+49*"]
