@@ -76,6 +76,15 @@ class Alignment:
         pieces = bisect_left(self._tokens, tokens + 1)
         return self._ends[pieces - 1] if pieces else 0
 
+    def reached(self, samples: int) -> int:
+        """Characters that may have been begun within ``samples``: to the end of the word being said, where the talker
+        tells which that is, else the bound."""
+        said = self.said(samples)
+        bound = self.bound(samples)
+        if said.proportional:
+            return bound
+        return min(bound, next((end for end in self._words() if end > len(said.text)), bound))
+
     def whole(self) -> Said:
         """All the text so far."""
         return Said(self._tokens[-1] if self._tokens else 0, self.text, False)

@@ -157,10 +157,10 @@ class Playback:
         return Heard(samples, said.tokens, said.text, not fresh, said.proportional)
 
     def saying(self, now: float) -> str:
-        """Words from `IN_THE_AIR_S` before what is played now to the end of what was sent."""
+        """Words from `IN_THE_AIR_S` before what is played now to what was sent, the one begun there included."""
         earliest = self.played(now) - int(IN_THE_AIR_S * self.rate_hz)
         before = self.alignment.said(earliest).text if earliest > 0 else ""
-        return self.alignment.text[len(before) : self.alignment.bound(self.sent)]
+        return self.alignment.text[len(before) : self.alignment.reached(self.sent)]
 
     # --- what goes out ---
 

@@ -103,7 +103,13 @@ class Session:
         self._turn = UserTurn(
             self._user, self._conversation, self._items, self._context, self._transcripts, self._guesses, self._out
         )
-        self._over_us = SpeechOver(config.overlap, self._user, self._overhear, lambda: self._replies.saying(self._now))
+        self._over_us = SpeechOver(
+            config.overlap,
+            self._user,
+            self._overhear,
+            lambda: self._replies.saying(self._now),
+            lambda: self._replies.heard_s(self._now),
+        )
         self._ears = Ears(self._user, self.ids, self._floor, config, self._over_us, self._guesses)
         self._ears.configure(settings.turn_detection)
         self._actions: dict[Action, Callable[[], None]] = {

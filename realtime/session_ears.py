@@ -148,7 +148,7 @@ class Ears:
         if self._user.message is None:
             self._user.begin(self._ids.item(), at, now)
         if state in REPLYING and state not in OVER_US:
-            self._over_us.begin(unheard=state is State.THINK)
+            self._over_us.begin()
         quietly = state in (State.THINK, State.SPEAK) and self._over_us.faint
         self.notice(Event.TALK if state in REPLYING and (quietly or not self._may_interrupt) else Event.SPEECH)
 

@@ -13,10 +13,16 @@ from realtime.vad import START_VOICED, pitched
 
 FIRST_ASK_MS, ASK_EVERY_MS = 280.0, 300.0
 """Speech after which its words are first asked for, and after which again, while it goes on."""
-QUIET_MS = 40.0
-"""Silence after which they may have said all: long enough to ask, while the detector is not sure yet."""
+ASK_QUIET_MS, QUIET_MS = 20.0, 40.0
+"""Silence after which all that was said is asked for, and after which it may have been all: both while the detector is
+not sure yet."""
 PITCHED_SHARE = 0.35
 """Of the voiced frames of speech, more have a pitch; of a cough's, fewer."""
+REACTION_S = 0.3
+"""Who speaks so soon after our first sound can't have begun because of it: nobody reacts to speech within 200 ms, and
+the voice detector takes 80 to tell."""
+GOES_ON_MS = 500.0
+"""...and what they say within so long of that still goes on with it."""
 LEARN = 0.3
 """Weight of the latest turn in how loud this speaker is."""
 IGNORED_DB = 2.0
@@ -24,7 +30,8 @@ IGNORED_DB = 2.0
 
 
 class SpeechOver:
-    """Watches what they say over a reply. ``ask(name, pcm)`` asks for words; ``ours()`` is what we say meanwhile."""
+    """Watches what they say over a reply. ``ask(name, pcm)`` asks for words; ``ours()`` is what we say meanwhile,
+    ``heard_s()`` how much of it they have heard."""
 
     def __init__(
         self,
@@ -32,13 +39,16 @@ class SpeechOver:
         user: UserAudio,
         ask: Callable[[str, Pcm16], None],
         ours: Callable[[], str],
+        heard_s: Callable[[], float],
     ) -> None:
         self._rules = rules
         self._user = user
         self._ask = ask
         self._ours = ours
+        self._heard_s = heard_s
         self._usual_db: float | None = None
         self._unheard = False
+        self._ended_at = 0  # sample at which the speech that was judged last had ended
         self._voiced_before = 0
         self._name: str | None = None  # of the words that were asked for last
         self._count = 0
@@ -64,7 +74,7 @@ class SpeechOver:
         """They had a turn: that is how loud they are."""
         if (vad := self._user.vad) is None or not vad.voiced:
             return
-        self._usual_db = vad.level_db + (1 - LEARN) * ((self._usual_db or vad.level_db) - vad.level_db)
+        self._usual_db = vad.turn_db + (1 - LEARN) * ((self._usual_db or vad.turn_db) - vad.turn_db)
 
     def ignored(self) -> None:
         """Speech too faint to be theirs went by in a silence, as if it were not for us."""
@@ -73,11 +83,12 @@ class SpeechOver:
         if self._user.vad is not None:
             self._user.vad.forget()
 
-    def begin(self, *, unheard: bool) -> None:
-        """Their speech begins over us; ``unheard``: before our first sound."""
-        self._unheard = unheard
+    def begin(self) -> None:
+        """Their speech begins over us; perhaps they just go on, and don't know yet that we have begun."""
         vad = self._user.vad
         assert vad is not None, "speech was heard"
+        goes_on = self._unheard and self._ms(vad.position - self._ended_at) < GOES_ON_MS
+        self._unheard = goes_on or self._heard_s() < REACTION_S
         self._voiced_before = vad.voiced - START_VOICED * vad.frame_samples
         self._name, self._waiting, self._words = None, False, None
         self._asked_ms, self._words_at = FIRST_ASK_MS - ASK_EVERY_MS, -1
@@ -121,6 +132,7 @@ class SpeechOver:
         message, vad = self._user.message, self._user.vad
         assert message is not None, "speech is kept"
         assert vad is not None, "speech was heard"
+        self._ended_at = vad.last_voiced
         if vad.voiced > self._voiced_seen:
             self._voiced_seen = vad.voiced
             latest = message.audio.cut(max(0, message.audio.length - self._user.rate_hz // 25), message.audio.length)
@@ -132,7 +144,7 @@ class SpeechOver:
         """While they speak now and then, and once when they are silent; silence asks anew at once."""
         if not self._rules.overhear or over.faint or over.speech_ms < self._rules.hold_after_ms:
             return
-        ended = over.silence_ms > 0
+        ended = self._ms(self._user.silence) >= ASK_QUIET_MS
         due = self._asked_at != last_voiced if ended else over.speech_ms >= self._asked_ms + ASK_EVERY_MS
         if not due or (self._waiting and not ended):
             return

@@ -89,6 +89,10 @@ class Replies:
         """What of the running reply may be in the air now, or was just before."""
         return self._running.playback.saying(now) if self._running is not None else ""
 
+    def heard_s(self, now: float) -> float:
+        """Seconds of the running reply that were played."""
+        return self._running.playback.played(now) / self._spec.output_rate_hz if self._running is not None else 0.0
+
     def deadline(self, now: float) -> float | None:
         """When time alone changes something; None once all was heard."""
         reply = self._running

@@ -38,8 +38,8 @@ NOISE_RISES_DB = 0.03
 SILENT_DB = -100.0
 PITCH = 0.55
 """Normalized autocorrelation of a frame with a pitch."""
-LOUD_FRAMES = 25
-"""Voiced frames that tell how loud somebody is: half a second."""
+LOUD_FRAMES, TURN_FRAMES = 25, 150
+"""Voiced frames that tell how loud somebody is: half a second just now, three seconds in a turn."""
 
 
 class VoiceDetector(Protocol):
@@ -144,7 +144,7 @@ class Vad:
         """End of the last voiced frame of the latest speech."""
         self.voiced = 0
         """Voiced samples so far."""
-        self._loud: deque[float] = deque(maxlen=LOUD_FRAMES)
+        self._levels: deque[float] = deque(maxlen=TURN_FRAMES)
 
     @property
     def frame_samples(self) -> int:
@@ -153,8 +153,12 @@ class Vad:
     @property
     def level_db(self) -> float:
         """How loud the latest speech is: its louder frames."""
-        loud = sorted(self._loud)
-        return loud[int(0.7 * len(loud))] if loud else SILENT_DB
+        return _louder(list(self._levels)[-LOUD_FRAMES:])
+
+    @property
+    def turn_db(self) -> float:
+        """How loud they were since the last `forget`: the end of a sentence is softer than its beginning."""
+        return _louder(list(self._levels))
 
     def push(self, pcm: Pcm) -> list[Edge]:
         """Takes float32 [n] in any chunking; gives the edges that became known, in order."""
@@ -167,7 +171,7 @@ class Vad:
             voiced = self._detector.voiced(frame)
             if voiced:
                 self.voiced += size
-                self._loud.append(level_db(frame))
+                self._levels.append(level_db(frame))
             edge = self._judge(voiced)
             if edge is not None:
                 edges.append(edge)
@@ -178,7 +182,7 @@ class Vad:
         """What was heard is dealt with (a commit, a clear): speech that goes on starts anew."""
         self.speaking = False
         self._recent.clear()
-        self._loud.clear()
+        self._levels.clear()
         self._unvoiced_run = 0
 
     def _judge(self, voiced: bool) -> Edge | None:
@@ -206,3 +210,8 @@ class Vad:
         self.speaking = False
         self._recent.clear()
         return SpeechEnd(self.last_voiced)
+
+
+def _louder(levels: list[float]) -> float:
+    """Seven in ten of the levels are no louder; SILENT_DB where there are none."""
+    return sorted(levels)[int(0.7 * len(levels))] if levels else SILENT_DB

@@ -157,6 +157,27 @@ def test_a_speaker_who_pauses_long_is_given_time() -> None:
     assert script.session._ears._endpointer.wait_ms(None) != before
 
 
+def test_who_goes_on_just_as_we_begin_is_heard_even_word_by_word() -> None:
+    """Nobody reacts so soon: one word counts, and so does another one right after it."""
+    engine = SmallEngine(overheard="Plymouth", overhear_s=0.06)
+    script = Script(engine)
+    script.say(1.0)
+    while script.session.state is not State.SPEAK:
+        script.wait(0.02)
+    script.wait(0.1)
+    engine.overheard = ""
+    script.say(0.12)
+    script.wait(0.16)
+    assert script.session.state is State.SPEAK
+    engine.overheard = "Plymouth"
+    script.say(0.3)
+    script.wait(0.2)
+    assert script.of("response.done")[0]["response"]["status"] == "cancelled"
+    script.wait(8)
+    script.finish()
+    assert script.engine.heard() == script.remembered()
+
+
 # --- they speak over us ------------------------------------------------
 
 

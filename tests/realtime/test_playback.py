@@ -237,6 +237,19 @@ def test_a_word_that_is_still_being_said_is_not_heard() -> None:
     assert alignment.said(6 * FRAME).text == "Water boils"
 
 
+def test_what_was_begun_ends_with_the_word_being_said() -> None:
+    """An echo can't say words that we have not come to, although the talker has read them."""
+    alignment = spoken(SAID)
+    words = WORDS.split()
+    for frame in range(1, len(SAID)):
+        begun = alignment.text[: alignment.reached(frame * FRAME)].split()
+        assert words[: SAID[frame - 1]] <= begun <= words[: SAID[frame - 1] + 1]
+    untold = Alignment(RATE)
+    untold.add_text(WORDS, 9)
+    untold.add_audio(FRAME, 9)
+    assert untold.reached(FRAME) == untold.bound(FRAME)
+
+
 def test_words_of_many_tokens_are_kept_whole() -> None:
     alignment = Alignment(RATE)
     for i, text in enumerate(["un", "believ", "able", " things", "."]):

@@ -108,6 +108,16 @@ def test_a_higher_threshold_wants_louder_speech() -> None:
     assert not Vad(WebRtcVoice(RATE, 1.0)).push(quiet)
 
 
+def test_a_turn_is_as_loud_as_its_louder_half_and_not_as_its_end() -> None:
+    vad = Vad(Loudness())
+    vad.push(frames("#" * 60))
+    vad.push(0.3 * frames("#" * 30))
+    assert vad.level_db == pytest.approx(vad.turn_db - 10.5, abs=0.2)
+    vad.forget()
+    vad.push(0.3 * frames("#" * 30))
+    assert vad.turn_db == vad.level_db
+
+
 @pytest.mark.parametrize(("rate", "threshold"), [(24_000, 0.5), (16_000, 1.5)])
 def test_what_it_cannot_take_is_refused(rate: int, threshold: float) -> None:
     with pytest.raises(ValueError, match=r"Hz|between"):
