@@ -1,8 +1,9 @@
 """A crowd on one engine: random joins, leaves, cuts, rollbacks and pictures, then everybody asked again alone.
 
 ``python -m tests.realtime.crowd --people 64 --steps 5000`` is the run of the contract's rows 2, 3 and 4 under load; the
-tests run a smaller one (test_engine_tiny_stress.py). It prints its figures as JSON, fails if a reply was another alone
-more often than rounding explains, or if a slot or a page was not given back."""
+tests run a smaller one (test_engine_tiny_stress.py). It prints its figures as JSON, and fails if a slot or a page was
+not given back, or if a reply was another alone, unless rounding can have made it so: the draw with which they part must
+have been a near-tie, within `NEAR` of falling to the other side (margins.py). Near-ties are counted."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ from realtime.events import (
     TextOut,
 )
 from realtime.schedule import EngineConfig
+from tests.realtime.margins import NEAR, Margins, watched
 
+CLOSE_ENOUGH = 4  # of 32767
 CONFIG = EngineConfig(prefill_tokens=64, piece_tokens=16, speaking_share=0.01)
 PROMPTS = (
     None,
@@ -193,11 +196,24 @@ def same(heard: Exchange, alone: Exchange) -> bool:
         return False
     if not alone.text.startswith(heard.text) or len(ours) > len(whole):
         return False
-    return bool(np.abs(ours.astype(int) - whole[: len(ours)].astype(int)).max(initial=0) <= 4)
+    return bool(np.abs(ours.astype(int) - whole[: len(ours)].astype(int)).max(initial=0) <= CLOSE_ENOUGH)
 
 
-def compare(model: Model, person: Person) -> list[bool]:
-    """Tells the person's story to an engine of its own; gives for each reply whether it was the same.
+def near_tie(heard: Exchange, alone: Exchange, margins: Margins, frame_samples: int) -> bool:
+    """The draw at which the two replies part could have gone either way."""
+    if not alone.text.startswith(heard.text):
+        return min(margins.tokens, default=1.0) < NEAR
+    ours, whole = heard.samples, alone.samples
+    length = min(len(ours), len(whole))
+    apart = np.flatnonzero(np.abs(ours[:length].astype(int) - whole[:length].astype(int)) > CLOSE_ENOUGH)
+    first = int(apart[0]) if len(apart) else length
+    frame = (first + -len(whole) % frame_samples) // frame_samples  # a whole decode lacks the beginning of frame 0
+    return min(margins.frames[frame : frame + 1], default=1.0) < NEAR
+
+
+def compare(model: Model, person: Person) -> list[str]:
+    """Tells the person's story to an engine of its own; gives for each reply whether it was the same, another after a
+    near-tie (``tie``), or wrong.
 
     Where the words differ, so does everything after: the story ends there."""
     told = Person(1, person.prompt)
@@ -214,15 +230,17 @@ def compare(model: Model, person: Person) -> list[bool]:
             now = max(now, at_s)
         return list(outputs)
 
-    verdicts: list[bool] = []
+    verdicts: list[str] = []
     rest(*told.arrive())
     for exchange in person.story:
         alone = Exchange(exchange.segments, exchange.sampling)
         told.story.append(alone)
         told.epoch += 1
-        for output in rest(told.extend(), told.ask()):
-            alone.take(output)
-        verdicts.append(same(exchange, alone))
+        with watched(model) as margins:
+            for output in rest(told.extend(), told.ask()):
+                alone.take(output)
+        tie = "tie" if near_tie(exchange, alone, margins, model.spec.frame_samples) else "wrong"
+        verdicts.append("same" if same(exchange, alone) else tie)
         if not alone.text.startswith(exchange.text):
             break
         if exchange.keep is not None:
@@ -238,10 +256,10 @@ def load(folder: Path, people: int, graphs: str = "off") -> Model:
     return registry.load(write_tiny(folder), options)
 
 
-def stress(model: Model, people: int, steps: int) -> dict[str, float]:
+def stress(model: Model, people: int, steps: int, seed: int | None = None) -> dict[str, float]:
     """Figures of a crowd. Raises AssertionError where the contract does not hold."""
     began_s = time.monotonic()
-    crowd = Crowd(model, seed=people, people=people)
+    crowd = Crowd(model, people if seed is None else seed, people)
     crowd.run(steps)
     stats = crowd.engine.stats()
     crowd.engine.release()
@@ -252,9 +270,9 @@ def stress(model: Model, people: int, steps: int) -> dict[str, float]:
     verdicts = [verdict for person in crowd.gone for verdict in compare(model, person)]
     assert model.thinker.memory_bytes() == 0
     assert len(verdicts) >= len(whole)
-    # A draw at the edge between two codes falls to the other side when a batch rounds differently: once in 1,040
-    # replies of about 20 frames of 4 codes, when this was written.
-    assert verdicts.count(False) <= len(verdicts) // 400
+    assert not verdicts.count("wrong"), f"{verdicts.count('wrong')} of {len(verdicts)} replies are others alone"
+    # About one in a thousand replies of 20 frames of 4 codes has a draw so near an edge, and a batch that rounds so.
+    assert verdicts.count("tie") <= 1 + len(verdicts) // 200
     return {
         "people": people,
         "steps": steps,
@@ -263,7 +281,8 @@ def stress(model: Model, people: int, steps: int) -> dict[str, float]:
         "rewound": crowd.rewound,
         "replies_whole": len(whole),
         "replies_compared": len(verdicts),
-        "replies_different": verdicts.count(False),
+        "replies_near_ties": verdicts.count("tie"),
+        "replies_wrong": verdicts.count("wrong"),
         "shared_prompts": stats["shared_prompts"],
         "rows_a_frame": stats["frame_rows"] / max(1.0, stats["frame_calls"]),
         "ran_s": round(ran_s),
@@ -275,11 +294,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=None, help="another crowd; default: the number of people")
     parser.add_argument("--graphs", default="off", choices=["on", "off"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = load(Path(folder) / "tiny", options.people, options.graphs)
-        print(json.dumps(stress(model, options.people, options.steps), indent=2))
+        print(json.dumps(stress(model, options.people, options.steps, options.seed), indent=2))
 
 
 if __name__ == "__main__":
