@@ -34,9 +34,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.question import RATE_HZ, question
+from benchmarks.question import RATE_HZ, question, sentence
 from benchmarks.report import report
-from models.base import Audio, Begin, End, LoadOptions, Model, Sampling
+from models.base import Audio, Begin, End, LoadOptions, Model, Pcm, Sampling
 from models.qwen3_omni.tiny import midsize, tiny
 from models.registry import load
 from realtime.engine import Engine
@@ -95,6 +95,8 @@ class Turn:
     seconds: float
     spread_s: float = SPREAD_S
     max_tokens: int = 1024
+    says: Callable[[float, int], Pcm] = question
+    """(seconds, seed) -> what one of them says."""
 
 
 @dataclass
@@ -160,7 +162,7 @@ class Crowd:
         script: list[tuple[float, EngineCommand]] = []
         began_s = self._clock.now()
         for number in self.callers:
-            pcm = question(turn.seconds, seed=100 * epoch + number)
+            pcm = turn.says(turn.seconds, 100 * epoch + number)
             late_s = turn.spread_s * (number - 1) / len(self.callers)
             script.append((late_s if paced else 0.0, Extend(number, epoch, (Begin("user"),))))
             for start in range(0, len(pcm), CHUNK):
@@ -310,14 +312,14 @@ def _overhead(call: Callable[[], object], times: int = 10) -> tuple[float, float
 # --- the whole ------------------------------------------------
 
 
-def reference(folder: Path, seconds: float, callers: int) -> dict[str, float]:
+def reference(folder: Path, turn: Turn, callers: int) -> dict[str, float]:
     """transformers' generate, one caller after another: the last one's wait is the sum."""
     from benchmarks.reference import Reference  # slow to load
 
     model = Reference(folder)
-    model.answer(question(1.0, seed=0))
+    model.answer(turn.says(turn.seconds, 0))
     began_s = time.monotonic()
-    samples = sum(len(model.answer(question(seconds, seed=number))) for number in range(1, callers + 1))
+    samples = sum(len(model.answer(turn.says(turn.seconds, number))) for number in range(1, callers + 1))
     took_s = time.monotonic() - began_s
     return {"reference_speech_per_s": samples / model.rate_hz / took_s, "reference_ttfa_max": took_s}
 
@@ -330,6 +332,9 @@ def main() -> None:
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each question")
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument(
+        "--sentences", action="store_true", help="real questions by flite: a trained model answers them"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--processor-time", action="store_true", help="as if this process had a core to itself")
     parser.add_argument("--no-reference", action="store_true", help="without transformers' generate")
@@ -340,8 +345,8 @@ def main() -> None:
         made = partial(tiny if options.quick else midsize, Path(scratch) / "checkpoint")
         folder = Path(options.model) if options.model else made()
         model = load(folder, LoadOptions(device=options.device, slots=max(options.callers)))
-        paced(model, 1, Turn(0.5), 1)  # whatever is done once is done now
-        turn = Turn(options.seconds)
+        turn = Turn(options.seconds, says=sentence if options.sentences else question)
+        paced(model, 1, turn, 1)  # whatever is done once is done now
         clock = ProcessorClock() if options.processor_time else WallClock()
         bytes_per_s = bandwidth(64 if options.quick else 512)
         found: dict[str, float] = {"bandwidth_gb_per_s": bytes_per_s / 1e9}
@@ -353,7 +358,7 @@ def main() -> None:
         found |= overheads(model)
         if not options.quick and not options.no_reference:
             few = min(4, max(options.callers))
-            found |= {f"{name}@{few}": value for name, value in reference(folder, options.seconds, few).items()}
+            found |= {f"{name}@{few}": value for name, value in reference(folder, turn, few).items()}
     least, most = min(options.callers), max(options.callers)
     found[f"throughput_{most}_over_{least}"] = found[f"speech_per_s@{most}"] / found[f"speech_per_s@{least}"]
     report("engine", found, options.json)
