@@ -26,8 +26,11 @@ from realtime.events import (
     Failed,
     Finished,
     Open,
+    Renew,
+    Renewed,
     Reply,
     Rewind,
+    Swap,
     TextOut,
     Transcribe,
     TranscriptOut,
@@ -179,6 +182,34 @@ def test_a_transcript_comes_from_a_fork_and_changes_nothing(model: Model) -> Non
     assert parts[-1].done
     assert not parts[-1].failure
     assert run.text(1, 0) == plain.text(1, 0)
+    assert model.thinker.memory_bytes() == 0
+
+
+def test_a_context_made_anew_is_as_if_it_had_always_been(model: Model) -> None:
+    """While the old one replies, chunk by chunk, from nothing; then it is swapped in."""
+    kept = (
+        Extend(1, 0, (Instructions("Be brief."),), "system"),
+        Extend(1, 0, (Begin("user"), Audio(voice(8, 2.1), final=True), End()), "u8"),
+    )
+    plain = Run(model)
+    plain.send(Open(1), *kept, *asked(1, 4))
+    plain.rest()
+    plain.send(Close(1))
+    plain.rest()
+    run = Run(model)
+    run.send(Open(1), *asked(1, 3), Renew(1, 0, kept))
+    run.rest()
+    assert [out.failure for out in run.outputs if isinstance(out, Renewed)] == [""]
+    run.send(Swap(1, 1), *asked(1, 4, epoch=1))
+    run.rest()
+    assert run.text(1, 1) == plain.text(1, 0) != ""
+    ours, theirs = run.pcm(1, 1), plain.pcm(1, 0)
+    assert len(ours) == len(theirs) > 0
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 4, "rounding only"
+    run.send(Close(1))
+    run.rest()
+    run.engine.release()
+    plain.engine.release()
     assert model.thinker.memory_bytes() == 0
 
 
