@@ -6,17 +6,18 @@
     row 4   everything is free again in the end
 
 Rounding may change a word or a code where two were all but equal; then all that follows differs. ``parity_near_ties``
-counts the replies in which that happened after the same beginning, and ``parity_wrong`` what can't be that.
+counts the replies that part at such a draw (margins.py), and ``parity_wrong`` what can't be that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.margins import Margins, near_tie, watched
 from benchmarks.question import question
 from models.base import GREEDY, Audio, Begin, End, Frame, Instructions, LoadOptions, Model, Sampling, Segment, Text
 from models.qwen3_omni.tiny import tiny
@@ -60,8 +61,11 @@ class Heard:
 class Line:
     """An engine and what its callers hear, in virtual time."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, watch: bool = False) -> None:
         self.now = 0.0
+        self.margins: dict[tuple[int, int], Margins] = {}
+        self.frame_samples = model.spec.frame_samples
+        self._watched = model if watch else None
         self.engine = Engine(model, CONFIG, self._take, clock=lambda: self.now)
         self.heard: dict[tuple[int, int], Heard] = {}
         self.errors: list[EngineOutput] = []
@@ -78,9 +82,18 @@ class Line:
             self.errors.append(output)
 
     def do(self, *commands: EngineCommand) -> None:
-        """Submits, and steps until nothing is left to do."""
+        """Submits, and steps until nothing is left to do. Of a lone caller's reply, notes its draws' margins."""
         for command in commands:
             self.engine.submit(command)
+        if self._watched is None:
+            self._rest()
+            return
+        ended = {key for key, reply in self.heard.items() if reply.ended}
+        with watched(self._watched) as margins:
+            self._rest()
+        self.margins |= {key: margins for key, reply in self.heard.items() if reply.ended and key not in ended}
+
+    def _rest(self) -> None:
         while (at_s := self.engine.step(self.now)) is not None:
             self.now = max(self.now, at_s)
 
@@ -119,26 +132,39 @@ def parity(folder: Path, device: str, callers: int) -> dict[str, float]:
     plain = load(folder, LoadOptions(device="cpu", dtype="float32", slots=callers + 1, graphs="off"))
     stepped = load(folder, LoadOptions(device=device, dtype="float32", slots=callers + 1, graphs="on"))
     everybody = range(callers)
-    wanted = talk(Line(plain), everybody)
     together = Line(stepped)
     got = talk(together, everybody)
     wrong = len(together.errors)
     ties = replies = 0
-    pairs = [(wanted[key], got.get(key, Heard())) for key in wanted]
-    for caller in everybody:  # row 3
-        alone = talk(Line(stepped), [caller])
-        pairs += [(heard, got.get(key, Heard())) for key, heard in alone.items()]
-    pairs += [(got[caller, 3], got[caller, 4]) for caller in everybody]  # row 2
-    for one, other in pairs:
-        if not one.text:
-            continue
-        replies += 1
-        if not same(one, other):
-            begins_alike = one.text.split()[:1] == other.text.split()[:1]
-            ties += begins_alike
-            wrong += not begins_alike
+    for caller in everybody:
+        line = Line(plain, watch=True)
+        talk(line, [caller])
+        said_again = {(caller, 4): got.get((caller, 3), Heard())}
+        for run in (got, talk(Line(stepped), [caller]), said_again):  # rows 1 and 3; row 2
+            for verdict in verdicts(line, run):
+                replies += 1
+                ties += verdict == "tie"
+                wrong += verdict == "wrong"
     wrong += stepped.thinker.memory_bytes() != 0
     return {"parity_replies": float(replies), "parity_near_ties": float(ties), "parity_wrong": float(wrong)}
+
+
+def verdicts(line: Line, run: dict[tuple[int, int], Heard]) -> Iterator[str]:
+    """What became of a lone caller's replies in another ``run``: same, tie or wrong. After other words everything is
+    other: there it ends."""
+    for key, one in line.heard.items():
+        other = run.get(key)
+        if not one.text or (other is None and len(run) == 1):
+            continue
+        other = other or Heard()
+        if same(one, other):
+            yield "same"
+            continue
+        alike, margins = one.text == other.text, line.margins[key]
+        tie = near_tie(alike, other.samples, one.samples, margins, line.frame_samples, CLOSE_ENOUGH)
+        yield "tie" if tie else "wrong"
+        if not alike:
+            return
 
 
 def same(one: Heard, other: Heard) -> bool:

@@ -3,7 +3,7 @@
 ``python -m tests.realtime.crowd --people 64 --steps 5000`` is the run of the contract's rows 2, 3 and 4 under load; the
 tests run a smaller one (test_engine_tiny_stress.py). It prints its figures as JSON, and fails if a slot or a page was
 not given back, or if a reply was another alone, unless rounding can have made it so: the draw with which they part must
-have been a near-tie, within `NEAR` of falling to the other side (margins.py). Near-ties are counted."""
+have been a near-tie (benchmarks/margins.py). Near-ties are counted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from random import Random
 
 import numpy as np
 
+from benchmarks.margins import near_tie, watched
 from models import registry
 from models.base import Audio, Begin, End, Frame, Instructions, LoadOptions, Model, Pcm, Sampling, Segment, Text
 from models.qwen3_omni import write_tiny
@@ -38,7 +39,6 @@ from realtime.events import (
     TextOut,
 )
 from realtime.schedule import EngineConfig
-from tests.realtime.margins import NEAR, Margins, watched
 
 CLOSE_ENOUGH = 4  # of 32767
 CONFIG = EngineConfig(prefill_tokens=64, piece_tokens=16, speaking_share=0.01)
@@ -199,18 +199,6 @@ def same(heard: Exchange, alone: Exchange) -> bool:
     return bool(np.abs(ours.astype(int) - whole[: len(ours)].astype(int)).max(initial=0) <= CLOSE_ENOUGH)
 
 
-def near_tie(heard: Exchange, alone: Exchange, margins: Margins, frame_samples: int) -> bool:
-    """The draw at which the two replies part could have gone either way."""
-    if not alone.text.startswith(heard.text):
-        return min(margins.tokens, default=1.0) < NEAR
-    ours, whole = heard.samples, alone.samples
-    length = min(len(ours), len(whole))
-    apart = np.flatnonzero(np.abs(ours[:length].astype(int) - whole[:length].astype(int)) > CLOSE_ENOUGH)
-    first = int(apart[0]) if len(apart) else length
-    frame = (first + -len(whole) % frame_samples) // frame_samples  # a whole decode lacks the beginning of frame 0
-    return min(margins.frames[frame : frame + 1], default=1.0) < NEAR
-
-
 def compare(model: Model, person: Person) -> list[str]:
     """Tells the person's story to an engine of its own; gives for each reply whether it was the same, another after a
     near-tie (``tie``), or wrong.
@@ -239,8 +227,12 @@ def compare(model: Model, person: Person) -> list[str]:
         with watched(model) as margins:
             for output in rest(told.extend(), told.ask()):
                 alone.take(output)
-        tie = "tie" if near_tie(exchange, alone, margins, model.spec.frame_samples) else "wrong"
-        verdicts.append("same" if same(exchange, alone) else tie)
+        if same(exchange, alone):
+            verdicts.append("same")
+        else:
+            said = alone.text.startswith(exchange.text)
+            tie = near_tie(said, exchange.samples, alone.samples, margins, model.spec.frame_samples, CLOSE_ENOUGH)
+            verdicts.append("tie" if tie else "wrong")
         if not alone.text.startswith(exchange.text):
             break
         if exchange.keep is not None:
