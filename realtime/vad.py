@@ -40,6 +40,7 @@ PITCH = 0.55
 """Normalized autocorrelation of a frame with a pitch."""
 LOUD_FRAMES, TURN_FRAMES = 25, 150
 """Voiced frames that tell how loud somebody is: half a second just now, three seconds in a turn."""
+FEW_FRAMES = 6
 
 
 class VoiceDetector(Protocol):
@@ -213,5 +214,8 @@ class Vad:
 
 
 def _louder(levels: list[float]) -> float:
-    """Seven in ten of the levels are no louder; SILENT_DB where there are none."""
-    return sorted(levels)[int(0.7 * len(levels))] if levels else SILENT_DB
+    """Seven in ten of the levels are no louder; of few, the loudest: words begin softly. SILENT_DB where there are
+    none."""
+    if not levels:
+        return SILENT_DB
+    return max(levels) if len(levels) <= FEW_FRAMES else sorted(levels)[int(0.7 * len(levels))]
