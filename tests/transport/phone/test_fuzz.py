@@ -1,5 +1,5 @@
-"""Ten thousand mutated messages: SIP, RTP, Twilio's, Telnyx's, Asterisk's. Each gets an answer or a log line, nothing
-breaks, nobody else's call notices, and nothing is left when all have gone. In virtual time.
+"""Ten thousand mutated messages (two thousand, unless soaked): SIP, RTP, Twilio's, Telnyx's, Asterisk's. Each gets an
+answer or a log line, nothing breaks, nobody else's call notices, nothing is left when all have gone. In virtual time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from realtime.events import Hangup
-from tests import virtual_time
+from tests import soak, virtual_time
 from tests.transport.phone.calling import SIP, phone_config
 from tests.transport.phone.rig import Rig, ToyHost
 from tests.transport.phone.sip_wire import Wire, sip
@@ -28,7 +28,7 @@ from transport.phone.sip_message import Malformed, parse
 
 pytestmark = pytest.mark.slow
 
-EACH, BATCH = 2500, 50
+EACH, BATCH = soak.times(2500, 500), 50
 QUICK = settings(
     max_examples=EACH // BATCH, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from realtime.schedule import EngineConfig
+from tests import soak
 from tests.realtime.doubles import toy_model
 from tests.transport.live import PATIENCE_S, LiveServer
 from tests.transport.phone.baresip import free_port
@@ -103,7 +104,7 @@ async def test_it_goes_so_over_tcp_too(server: LiveServer, tmp_path: Path) -> No
 
 
 async def test_what_is_lost_is_said_again(server: LiveServer, tmp_path: Path) -> None:
-    await sipp(server, tmp_path, "call", calls=20, at_once=10, lost_percent=10)
+    await sipp(server, tmp_path, "call", calls=soak.times(20, 8), at_once=soak.times(10, 8), lost_percent=10)
     await nothing_is_left(server)
 
 
@@ -151,18 +152,19 @@ async def test_cancelled_while_an_application_decides(tmp_path: Path) -> None:
             await nothing_is_left(server)
 
 
+@soak.only  # in virtual time: test_sip_call.py
 async def test_who_never_acknowledges_is_hung_up_on(server: LiveServer, tmp_path: Path) -> None:
     await sipp(server, tmp_path, "no ack")
     await nothing_is_left(server)
 
 
-async def test_two_hundred_calls_in_a_row(server: LiveServer, tmp_path: Path) -> None:
+async def test_many_calls_in_a_row(server: LiveServer, tmp_path: Path) -> None:
     tasks = len(asyncio.all_tasks(server.loop))
-    await sipp(server, tmp_path, "call", calls=200, at_once=8)
+    await sipp(server, tmp_path, "call", calls=soak.times(200, 40), at_once=8)
     await nothing_is_left(server)
     assert len(asyncio.all_tasks(server.loop)) <= tasks + 2
 
 
 async def test_twenty_calls_at_once(server: LiveServer, tmp_path: Path) -> None:
-    await sipp(server, tmp_path, "call", calls=40, at_once=20)
+    await sipp(server, tmp_path, "call", calls=soak.times(40, 20), at_once=20)
     await nothing_is_left(server)

@@ -13,7 +13,7 @@ import pytest
 
 from tests import virtual_time
 from tests.transport.phone.rig import Link, Rig
-from transport.phone.asterisk import Channel
+from transport.phone.asterisk import Channel, Event
 from transport.phone.call import About
 from transport.phone.calls import new_id
 from transport.phone.config import PhoneConfig
@@ -228,3 +228,24 @@ def test_a_full_engine_is_said_so() -> None:
         assert connected.link.closed[1] == "server_full"
 
     virtual_time.run(whole())
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("digit:5 channel_id:1", {"digit": "5", "channel_id": "1"}),
+        ("error_text:no such mark at all channel:2", {"error_text": "no such mark at all", "channel": "2"}),
+        ("error_text:at 10:15 it failed", {"error_text": "at", "10": "15 it failed"}),  # words can't be told from names
+        ("p1", {"correlation_id": "p1"}),
+        ("", {"correlation_id": ""}),
+        ("a:", {"a": ""}),
+    ],
+)
+def test_words_of_asterisk_have_names(text: str, fields: dict[str, str]) -> None:
+    assert Event.read(f"KIND {text}") == Event("KIND", fields)
+
+
+@pytest.mark.parametrize("unit", ["y", "y ", "y:", ":", " "])
+def test_a_megabyte_of_words_is_read_in_one_pass(unit: str) -> None:
+    """What looked for names from every letter on took hours for this."""
+    assert Event.read("KIND " + unit * (1_000_000 // len(unit))).kind == "KIND"
