@@ -12,7 +12,7 @@ export const STYLE = /* css */ `
   --danger: var(--parley-danger, #a8412f);
   --user: var(--parley-user, #e4eee9);
   --radius: var(--parley-radius, 22px);
-  display: block;
+  display: flex; flex-direction: column; min-height: 30rem;
   color: var(--text);
   font: 400 1rem/1.5 var(--parley-font, ui-sans-serif, system-ui, -apple-system, "Segoe UI", sans-serif);
   color-scheme: light dark;
@@ -44,7 +44,8 @@ export const STYLE = /* css */ `
 * { box-sizing: border-box; }
 [hidden] { display: none !important; }
 .card {
-  display: flex; flex-direction: column; gap: 1rem; height: 100%; min-height: 30rem;
+  flex: 1 0 auto; /* it grows with what it must show; the log scrolls in what is left */
+  display: flex; flex-direction: column; gap: 1rem;
   padding: 1.25rem; background: var(--surface); border: 1px solid var(--line); border-radius: var(--radius);
 }
 header { display: flex; align-items: baseline; justify-content: space-between; gap: 1rem; }
@@ -52,9 +53,9 @@ h2 { margin: 0; font-size: 1.05rem; font-weight: 600; letter-spacing: -0.01em; }
 .status { color: var(--muted); font-size: 0.9rem; }
 .stage { position: relative; display: grid; justify-items: center; gap: 0.9rem; padding: 1.5rem 0 0.25rem; }
 .avatar { width: min(11rem, 50%); }
-.avatar .face { fill: var(--parley-accent); opacity: 0.16; }
-.avatar .eye { fill: var(--parley-accent); }
-.avatar .mouth { fill: none; stroke: var(--parley-accent); stroke-width: 4; }
+.avatar .face { fill: var(--accent); opacity: 0.16; }
+.avatar .eye { fill: var(--accent); }
+.avatar .mouth { fill: none; stroke: var(--accent); stroke-width: 4; }
 .talk {
   --level: 0;
   position: relative; width: 8.5rem; height: 8.5rem; border: 0; border-radius: 50%; cursor: pointer;

@@ -25,6 +25,9 @@ export class SocketLink {
     this.timers = { camera: 0, screen: 0 };
     this.token = ""; // with which the session may be come back to
     this.count = 0; // messages of the session that came
+    // A page that is left says goodbye: else the server would wait for it to come back.
+    this.leave = (/** @type {PageTransitionEvent} */ { persisted }) => persisted || this.close();
+    addEventListener("pagehide", this.leave);
   }
 
   /** @returns {Promise<boolean>} whether the session is the one we had */
@@ -191,6 +194,7 @@ export class SocketLink {
   }
 
   close() {
+    removeEventListener("pagehide", this.leave);
     const socket = this.socket;
     this.socket = null;
     socket?.close(1000);

@@ -10,6 +10,7 @@ from realtime.events import AudioIn, Input
 from realtime.schedule import EngineConfig
 from tests.clients.browser import PATIENCE_MS, Visitor, visit
 from tests.transport.live import LiveServer
+from transport import websocket
 from transport.auth import Gate
 from transport.service import Call
 
@@ -121,3 +122,28 @@ def test_a_conversation_outlives_the_server(chromium: Browser, transport: str) -
             person.until(lambda: (person.lines("user"), person.lines("assistant")) == said)
             added = [event for event in person.of("conversation.item.added") if "Remember" in str(event["item"])]
             assert len(added) == 2, "once for each server"
+
+
+def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
+    server: LiveServer, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
+    with visit(chromium, f"{server.url}/?transport=websocket", voice=True) as person:
+        person.follow()
+        box = person.page.get_by_placeholder("Or type here")
+        person.start()
+        person.page.get_by_role("button", name="Mute").click()
+        box.fill("Remember me.")
+        box.press("Enter")
+        person.until(lambda: person.of("response.done"))
+        for connection in [*server.server.server_state.connections]:
+            server.loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
+        person.status("Reconnecting…")
+        person.status("Muted")
+        box.fill("And again.")
+        box.press("Enter")
+        person.until(lambda: len(person.of("response.done")) == 2)
+        assert person.lines("user") == ["Remember me.", "And again."]
+        assert len(person.of("session.created")) == 1, "the session is the same"
+        person.page.goto("about:blank")  # who leaves the page is not waited for
+        person.until(lambda: not server.service.sessions)
