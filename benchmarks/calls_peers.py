@@ -6,7 +6,7 @@ ENV: an environment of its own with `fastrtc` and `pipecat-ai[webrtc]`, which is
 processes of their own, call each server in turn and say a clip; each server's audio flows both ways. Ours does more: it
 decides about turns and answers with a toy model's speech; theirs send back what they get.
 
-cpu_share         of one core, the server's process and its children, per call
+cpu_share         of one core, the server's process, per call (ours: without the engine, which is a process of its own)
 calls_per_core    1 / cpu_share
 heard_share       of the loud 20 ms that the caller's clip has, how many came back (echoes only): 1 if nothing was lost
 """
@@ -112,7 +112,7 @@ def run(python: Path, calls: int, talk_s: float) -> dict[str, float]:
             served = Served("echo") if name == "parley" else PeerServed(python, PEERS[name])
             time.sleep(2.0)  # what a start leaves to do
             try:
-                heard, cpu = measure(served, "rtc" if name == "parley" else name, clip, calls, talk_s)
+                heard, (cpu, engine) = measure(served, "rtc" if name == "parley" else name, clip, calls, talk_s)
             finally:
                 served.stop()
             figures |= {
@@ -120,7 +120,9 @@ def run(python: Path, calls: int, talk_s: float) -> dict[str, float]:
                 f"{name}_calls_per_core@{calls}": 1 / cpu if cpu else float("nan"),
                 f"{name}_calls_failed@{calls}": float(sum(not each.connected or not each.loud_s for each in heard)),
             }
-            if name != "parley":
+            if name == "parley":
+                figures[f"parley_engine_cpu_share@{calls}"] = engine
+            else:
                 came = [len(each.loud_s) / each.loud_said for each in heard if each.loud_said]
                 figures[f"{name}_heard_share@{calls}"] = sum(came) / len(came) if came else float("nan")
     for name in PEERS:
