@@ -43,7 +43,7 @@ BROKEN_MS = 1500.0
 PYTHON_CLIENT = str(Path(__file__).parent.parent / "clients" / "python")
 CLI = "from transport.cli import main; main()"
 ECHO = """
-import cProfile, sys
+import cProfile, sys, time
 from functools import partial
 from realtime.host_process import EngineProcess
 from realtime.schedule import EngineConfig
@@ -55,7 +55,7 @@ from transport.service import Service, ServiceConfig
 engine = EngineProcess(partial(toy_model, 160, law=long_winded), EngineConfig(max_sessions=128))
 server = Server(Service(engine, Gate(), ServiceConfig("echo")), "127.0.0.1", int(sys.argv[1]))
 if len(sys.argv) > 2:
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.thread_time)
     profile.runcall(server.run)
     profile.dump_stats(sys.argv[2])
 else:
