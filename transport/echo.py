@@ -14,6 +14,7 @@ kept wheel of it. Nothing is loaded before the first call that needs it.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from models.base import Pcm, Spec
 from realtime.events import AudioIn, Effect, Flush, Input, Pcm16, Play
-from realtime.pcm import to_float, to_int16
+from realtime.pcm import to_float
 from transport.media import Resampler
 
 RATE_HZ = 16_000
@@ -42,6 +43,8 @@ CHANCE_FRAMES = 18
 """...and more where less is compared: two syllables always go together somewhere."""
 ACTIVE, MOVES = 1.0, 0.1
 """Level of a frame in which we speak; least deviation of a signal that says anything (both as `_level` counts)."""
+STILL = 1e-9
+"""Less variance than this is none: what rounding leaves of sums that should be equal."""
 MARGIN_S = 0.06
 """The reference comes so much earlier than the echo: the module must never get it late."""
 SHORT_S = 0.3
@@ -57,12 +60,13 @@ class EchoCanceller:
 
         self._apm = AudioProcessingModule(echo_cancellation=True, high_pass_filter=True)
         self._frame = AudioFrame
-        self._to_far = Resampler(output_rate_hz, RATE_HZ)
-        self._to_near = Resampler(input_rate_hz, RATE_HZ)
+        self._to_far = Resampler(output_rate_hz, RATE_HZ, int16=True)
+        self._to_near = Resampler(input_rate_hz, RATE_HZ, int16=True)
         self._back = Resampler(RATE_HZ, input_rate_hz)
         self._far = Reference()
         self._near: Pcm16 = np.zeros(0, np.int16)
         self._delay = DelayEstimator()
+        self._told_ms = -1
 
     @property
     def delay_s(self) -> float | None:
@@ -71,7 +75,7 @@ class EchoCanceller:
 
     def played(self, pcm: Pcm16) -> None:
         """Given to the loudspeaker: int16 [n] at the output rate."""
-        self._far.push(to_int16(self._to_far.push(to_float(pcm))))
+        self._far.push(self._to_far.push(to_float(pcm)))
 
     def cut(self) -> None:
         """What was given and not heard yet will not be."""
@@ -79,7 +83,7 @@ class EchoCanceller:
 
     def heard(self, pcm: Pcm) -> Pcm:
         """float32 [n] at the input rate -> float32 [n, less or more than 10 ms] without our voice."""
-        self._near = np.concatenate([self._near, to_int16(self._to_near.push(pcm))])
+        self._near = np.concatenate([self._near, self._to_near.push(pcm)])
         clean: list[Pcm] = []
         while len(self._near) >= FRAME:
             near, self._near = self._near[:FRAME], self._near[FRAME:]
@@ -92,7 +96,9 @@ class EchoCanceller:
         delay_s = self._delay.delay_s or 0.0
         held_s = delay_s - MARGIN_S if delay_s > SHORT_S else 0.0
         self._apm.process_reverse_stream(self._wrap(self._far.delayed(round(held_s * 100))))
-        self._apm.set_stream_delay_ms(round(1000 * (delay_s - held_s)))
+        if (rest_ms := round(1000 * (delay_s - held_s))) != self._told_ms:
+            self._apm.set_stream_delay_ms(rest_ms)
+            self._told_ms = rest_ms
         frame = self._wrap(near)
         self._apm.process_stream(frame)
         return np.frombuffer(frame.data, np.int16)
@@ -190,8 +196,7 @@ class DelayEstimator:
 
     def _estimate(self, length: int) -> None:
         far, near = np.array(self._far)[-length:], np.array(self._near)[-length:]
-        lags = range(min(round(LONGEST_S * 100), length - round(LEAST_S * 100)))
-        scores = [_together(far[: length - lag], near[lag:]) for lag in lags]
+        scores = _together(far, near, min(round(LONGEST_S * 100), length - round(LEAST_S * 100)))
         best = int(np.argmax(scores))
         needed = (SURE if self.delay_s is None else SURER) + CHANCE_FRAMES / (length - best)
         if scores[best] >= needed and self._seen is not None and abs(best - self._seen) <= 2:
@@ -201,11 +206,20 @@ class DelayEstimator:
 
 def _level(pcm: Pcm16) -> float:
     """Log energy above the quietest that matters (30 of 32768): 0 in silence, 4 or so for loud speech."""
-    return float(np.log10(1.0 + np.mean(pcm.astype(np.float64) ** 2) / 900))
+    wide = pcm.astype(np.float64)
+    return math.log10(1.0 + float(wide @ wide) / (900 * len(wide)))
 
 
-def _together(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation; 0 where the other hardly moves."""
-    a, b = one - one.mean(), other - other.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0.0 and b.std() > MOVES else 0.0
+def _together(far: np.ndarray, near: np.ndarray, lags: int) -> np.ndarray:
+    """float [lags]: Pearson's correlation of ``far`` with what of ``near`` is so many frames later; 0 where that hardly
+    moves. All lags at once, from running sums: one by one they cost more than the rest of a call."""
+    size, lag = len(far), np.arange(lags)
+    count = size - lag
+    far_sums, near_sums = (np.concatenate([[0.0], np.cumsum(x)]) for x in (far, near))
+    far_squares, near_squares = (np.concatenate([[0.0], np.cumsum(x**2)]) for x in (far, near))
+    far_sum, near_sum = far_sums[count], near_sums[-1] - near_sums[lag]
+    far_spread = far_squares[count] - far_sum**2 / count
+    near_spread = near_squares[-1] - near_squares[lag] - near_sum**2 / count
+    products = np.correlate(near, far, "full")[size - 1 :][:lags] - far_sum * near_sum / count
+    moves = (near_spread > count * MOVES**2) & (far_spread > count * STILL)
+    return np.where(moves, products / np.sqrt(np.where(moves, far_spread * near_spread, 1.0)), 0.0)
