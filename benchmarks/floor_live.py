@@ -25,7 +25,7 @@ from benchmarks.phone import quantile
 from benchmarks.report import report
 from models.base import Pcm
 
-TALK_S = 11.0
+TALK_S = 9.0
 
 
 def questions(count: int) -> Iterator[tuple[str, Pcm]]:
