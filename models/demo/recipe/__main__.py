@@ -3,10 +3,13 @@
     all --minutes N     every stage, sharing N minutes of training; resumes where it stopped
     tokenizer           vocabulary and the frozen table of embeddings
     pool                synthesized questions
-    hear, see, read     the audio tower, the vision tower, the text model, each by itself
+    hear                the audio tower
+    mels                the pool perturbed, kept for `couple`
     couple              makes what is heard look like what is read
-    listen              the text model to the audio tower
-    think               all of them together
+    see                 the vision tower
+    read                the text model, from text
+    listen              what the towers make of the pool and of drawings, kept for `think`
+    think               the text model, from text and from what the towers made
     codec, speak        the codec and the talker
     export              the checkpoint folder
     evaluate            the table, against an exported checkpoint; --quick a quarter of the cases
@@ -30,6 +33,7 @@ from . import (
     export,
     export_speech,
     hear,
+    heard,
     lessons,
     pool,
     see,
@@ -44,44 +48,11 @@ from .work import Progress, work_folder
 
 SHIPPED = Path(__file__).parents[1] / "checkpoint"
 SHARDS = pool.PLAIN_SHARDS + 2
-SHARES = {
-    "hear": 0.22,
-    "couple": 0.1,
-    "see": 0.05,
-    "read": 0.08,
-    "listen": 0.15,
-    "think": 0.05,
-    "codec": 0.15,
-    "speak": 0.2,
-}
+SHARES = {"hear": 0.2, "couple": 0.22, "see": 0.06, "read": 0.12, "think": 0.15, "codec": 0.12, "speak": 0.13}
 """How `all` shares its minutes."""
-ALONE = ("hear", "couple", "see", "read")
-"""Stages whose work is over once `think` has begun."""
-_TYPED = lessons.Shares(
-    text=1.0, imagined=0.6, transcribe=0.25, tools=0.02, silent=0.0, look=0.0, camera=0.0, turns=(0.8, 0.12, 0.08)
-)
-_LISTENING = lessons.Shares(
-    text=0.1,
-    imagined=0.7,
-    transcribe=0.08,
-    tools=0.0,
-    instructions=0.05,
-    silent=0.05,
-    look=0.0,
-    camera=0.0,
-    turns=(0.97, 0.03, 0.0),
-)
-_HEARD = lessons.Shares(
-    text=0.3,
-    imagined=0.7,
-    transcribe=0.25,
-    tools=0.05,
-    instructions=0.08,
-    look=0.02,
-    camera=0.0,
-    turns=(0.75, 0.15, 0.1),
-)
-"""What a short training can teach: few pictures, few long conversations."""
+BEFORE = {"hear": "couple.pt", "read": "think.pt"}
+"""Stages whose work is over once the file is there."""
+_SEEN_AND_HEARD = lessons.Shares(heard=0.65, look=0.13, camera=0.05)
 
 
 def make_tokenizer(work: Path) -> None:
@@ -95,10 +66,10 @@ def make_tokenizer(work: Path) -> None:
     save_file({"thinker.model.embed_tokens.weight": table.to(torch.bfloat16)}, folder / "embed.safetensors")
 
 
-def make_pool(work: Path) -> None:
+def make_pool(work: Path, clips: int = pool.SHARD_CLIPS) -> None:
     """Synthesizes the shards that are missing."""
     for index in Progress("pool").over(range(SHARDS)):
-        pool.make_shard(work / "pool", index)
+        pool.make_shard(work / "pool", index, clips)
 
 
 def trainers(work: Path) -> dict[str, Callable[[float], object]]:
@@ -107,14 +78,25 @@ def trainers(work: Path) -> dict[str, Callable[[float], object]]:
         "hear": lambda minutes: hear.train(work, minutes),
         "couple": lambda minutes: bridge.couple(work, minutes),
         "see": lambda minutes: see.train(work, minutes),
-        "read": lambda minutes: think.train(work, minutes, batch=24, shares=_TYPED, rate=1.5e-3, save_as="read.pt"),
-        "listen": lambda minutes: think.train(
-            work, minutes, batch=16, shares=_LISTENING, rate=1.5e-3, listen=True, amount=0.25
-        ),
-        "think": lambda minutes: think.train(work, minutes, batch=16, shares=_HEARD),
+        "read": lambda minutes: think.train(work, minutes, rate=1.5e-3, save_as="read.pt"),
+        "think": lambda minutes: think.train(work, minutes, shares=_SEEN_AND_HEARD),
         "codec": lambda minutes: codec.train(minutes),
         "speak": lambda minutes: speak.train(minutes),
     }
+
+
+def keep_mels(work: Path) -> None:
+    """Perturbs the pool, for `couple`."""
+    for variant in range(len(heard.AMOUNTS)):
+        heard.make_mels(work, variant)
+
+
+def keep_senses(work: Path) -> None:
+    """What the towers, as they are, make of the pool and of drawings, for `think`."""
+    model, _ = think.open_student(work)
+    for variant in heard.variants(work, "mels"):
+        heard.listen(work, model.hearing, variant)
+    see.look(work)
 
 
 def evaluated(folder: Path, size: float) -> None:
@@ -127,11 +109,12 @@ def evaluated(folder: Path, size: float) -> None:
 
 def main() -> None:
     """The command line."""
-    stages = ("all", "tokenizer", "pool", *SHARES, "export", "evaluate")
+    stages = ("all", "tokenizer", "pool", "mels", "listen", *SHARES, "export", "evaluate")
     parser = argparse.ArgumentParser(prog="python -m models.demo.recipe", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=120.0, help="training time, of this stage or of all")
     parser.add_argument("--checkpoint", type=Path, help="folder to write or evaluate; default: in the work folder")
+    parser.add_argument("--clips", type=int, default=pool.SHARD_CLIPS, help="questions to synthesize for each shard")
     parser.add_argument("--quick", action="store_true", help="evaluate a quarter of the cases")
     options = parser.parse_args()
     work = work_folder()
@@ -142,12 +125,18 @@ def main() -> None:
     if every or options.stage == "tokenizer":
         make_tokenizer(work)
     if every or options.stage == "pool":
-        make_pool(work)
+        make_pool(work, options.clips)
     for stage, train in trainers(work).items():
-        if every and not (stage in ALONE and (work / "think.pt").exists()):
-            train(options.minutes * SHARES[stage])
-        elif options.stage == stage:
-            train(options.minutes)
+        if every and stage in BEFORE and (work / BEFORE[stage]).exists():
+            continue
+        for needed, make in {"couple": keep_mels, "think": keep_senses}.items():
+            if every and needed == stage:
+                make(work)
+        if every or options.stage == stage:
+            train(options.minutes * (SHARES[stage] if every else 1))
+    for stage, make in {"mels": keep_mels, "listen": keep_senses}.items():
+        if options.stage == stage:
+            make(work)
     if every or options.stage == "export":
         export_speech.export(speak.train(0))
         warm.keep(work, export.export(work, folder))

@@ -8,17 +8,16 @@ the pieces apart. Then the whole tower is trained with a CTC head that is not le
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from . import augment, domain, hear, mel, pool, tokenizer
-from .hear import BLANK, Hearing
+from . import augment, domain, hear, heard, mel, phones, pool, tokenizer
+from .hear import BLANK, Hearing, words_ids
 from .work import save_state
 
 CLIPS = 300
@@ -26,11 +25,13 @@ SILENT = "<|audio_pad|>"
 RATE = 1.2e-3
 WARM_STEPS = 60
 PHONE_WEIGHT = 0.3
+PHONES_EVERY = 2
+MASKED = 0.6
+"""Share of clips with stretches and bands masked."""
 _RIDGE = 0.001
 _PIECE_WEIGHT = 10.0
 """How much more a frame with a piece counts than one without: three of four are without."""
 _SHARPNESS = 0.25
-_NEVER = -20.0
 
 
 def as_read(bpe: Tokenizer) -> Tensor:
@@ -51,19 +52,33 @@ def targets(bpe: Tokenizer, embeddings: Tensor) -> Tensor:
     return torch.cat([embeddings[as_read(bpe)], embeddings[silent][None]])
 
 
+def pieces(bpe: Tokenizer) -> list[int]:
+    """The pieces that a question's words are heard as."""
+    return sorted({piece for word in phones.words() for piece in words_ids(bpe, word)})
+
+
 class Tied(nn.Module):
-    """A CTC head that compares with the embeddings. Of two pieces with one target only the lower-case one is heard."""
+    """A CTC head that compares with the embeddings of what can be heard; the class after them is the blank."""
 
     def __init__(self, bpe: Tokenizer, embeddings: Tensor) -> None:
         super().__init__()
-        read = as_read(bpe)
-        never = torch.cat([read[read != torch.arange(len(read))], torch.tensor([bpe.token_to_id(SILENT)])])
-        self.weight = _SHARPNESS * targets(bpe, embeddings).T
-        self.bias = torch.zeros(BLANK + 1).index_fill(0, never, _NEVER)
+        self.bpe, self.pieces = bpe, pieces(bpe)
+        self.blank = len(self.pieces)
+        self.weight = _SHARPNESS * targets(bpe, embeddings)[[*self.pieces, BLANK]].T
+        self._class = {piece: index for index, piece in enumerate(self.pieces)}
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., hidden] -> [..., pieces + 1]."""
-        return hidden @ self.weight + self.bias
+        return hidden @ self.weight
+
+    def classes(self, said: str) -> Tensor:
+        """int64 [n]: the classes of a sentence's pieces. Raises KeyError where a word can't be heard."""
+        return torch.tensor([self._class[piece] for piece in words_ids(self.bpe, said)], dtype=torch.long)
+
+    def read(self, hidden: Tensor) -> str:
+        """Greedy CTC of [tokens, hidden]."""
+        best = torch.unique_consecutive(self(hidden).argmax(-1)).tolist()
+        return str(self.bpe.decode([self.pieces[i] for i in best if i != self.blank])).strip()
 
 
 @torch.no_grad()
@@ -71,7 +86,7 @@ def turn(hearing: Hearing, embeddings: Tensor, work: Path, seed: int = 11) -> No
     """Chooses the tower's last matrix, in place, by weighted least squares."""
     bpe = tokenizer.load(work / "tokenizer")
     rng = np.random.default_rng(seed)
-    bank = augment.NoiseBank(rng, each=2)
+    bank = augment.NoiseBank(rng)
     rows, chances = [], []
     for clip in pool.load(sorted((work / "pool").glob("shard???.npz"))[0])[:CLIPS]:
         pcm, _, _ = augment.perturbed(clip.samples, rng, bank, [], 0.3)
@@ -95,33 +110,58 @@ def couple(work: Path, minutes: float, report: Callable[[str], None] = print, ba
     model, path, tied = Hearing(), work / "couple.pt", Tied(bpe, embeddings)
     state = torch.load(path if path.exists() else work / "hear.pt")
     model.load_state_dict(state["model"])
-    step = int(state["step"])
+    step = first_step = int(state["step"])
     if not path.exists():
         turn(model, embeddings, work)
-    model.head.requires_grad_(False)
+    for settled in (model.head, model.tower.conv2d1, model.tower.conv2d2, model.tower.conv2d3):
+        settled.requires_grad_(False)  # the first layers have learnt, and are a third of a step
     optimizer = hear.optimizer_of(model, RATE)
-    questions = hear.Questions(work, step + 77, step, batch)
     begin_s = saved_s = time.monotonic()
-    total, done = 0.0, 0
-    for examples in DataLoader(questions, batch_size=batch, num_workers=1, prefetch_factor=4, collate_fn=list):
+    total = 0.0
+    for mels, labels, sounds in lessons(work, tied, batch, step):
         now_s = time.monotonic()
-        gone = min((now_s - begin_s) / (minutes * 60), 1.0)
+        gone = min((now_s - begin_s) / max(minutes * 60, 1e-9), 1.0)
         for group in optimizer.param_groups:
-            rising, falling = min((done + 1) / WARM_STEPS, 1.0), 0.5 * (1 + math.cos(math.pi * gone))
-            group["lr"] = RATE * rising * (0.03 + 0.97 * falling)
-        mels = [e.mel for e in examples]
-        heard = hear.ctc_loss(tied, model(mels), [e.labels for e in examples])
-        loss = heard + PHONE_WEIGHT * model.phone_loss(mels, [e.phones for e in examples])
+            rising, falling = min((step - first_step + 1) / WARM_STEPS, 1.0), 0.5 * (1 + math.cos(math.pi * gone))
+            group["lr"] = RATE * rising * (0.02 + 0.98 * falling)
+        loss = heard_loss = hear.ctc_loss(tied, model(mels), labels, tied.blank)
+        if step % PHONES_EVERY == 0:
+            loss = loss + PHONE_WEIGHT * model.phone_loss(mels, sounds)
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step, done, total = step + 1, done + 1, total + float(heard.detach())
-        if done % 25 == 0:
-            report(f"couple {step} ctc {total / 25:.3f} {time.strftime('%H:%M:%S')}")
+        step, total = step + 1, total + float(heard_loss.detach())
+        if step % 50 == 0:
+            report(f"couple {step} ctc {total / 50:.3f} {time.strftime('%H:%M:%S')}")
             total = 0.0
         if now_s - saved_s > 60 or gone >= 1:
             save_state(path, {"model": model.state_dict(), "step": step})
             saved_s = now_s
         if gone >= 1:
             return
+
+
+Lesson = tuple[list[Tensor], list[Tensor], list[Tensor]]
+"""Log-mels [128, frames], classes and phones of a batch of clips."""
+
+
+def lessons(work: Path, tied: Tied, batch: int, seed: int) -> Iterator[Lesson]:
+    """Endless batches of the kept log-mels, of all variants that there are by then. Some are masked (SpecAugment)."""
+    if not heard.variants(work, "mels"):
+        heard.make_mels(work, 0)
+    rng, dictionary = np.random.default_rng(seed), phones.Dictionary.load(work)
+    said = {name: [turn.said for turn in heard.turns(work, name)] for name in heard.names(work)}
+    labels = [tied.classes(text) for texts in said.values() for text in texts]
+    sounds = [torch.tensor(dictionary.ids(text), dtype=torch.long) for texts in said.values() for text in texts]
+    while True:
+        where: list[tuple[heard.Kept, int]] = []
+        for variant in heard.variants(work, "mels"):
+            for name in said:
+                mels = heard.kept(work / "mels" / f"{name}-{variant}.npy")
+                where += [(mels, index) for index in range(len(mels))]
+        lengths = [mels.length(index) for mels, index in where]
+        for chosen in heard.shuffled(lengths, batch, rng):
+            features = [where[i][0][where[i][1]].T for i in chosen]
+            shown = [mel.masked(one, rng) if rng.random() < MASKED else one for one in features]
+            yield shown, [labels[i % len(labels)] for i in chosen], [sounds[i % len(labels)] for i in chosen]

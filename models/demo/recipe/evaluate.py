@@ -12,7 +12,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from . import augment, dialogue, grammar, lessons, pictures, pool, voices
+from . import augment, dialogue, grammar, pictures, pool, see, voices
 from .domain import COLOURS, DIGITS, ITEMS, QUANTITIES, SHAPES, TOWN_REPLIES, order_reply, order_words
 from .grammar import Desk, Turn
 from .hear import word_errors
@@ -166,7 +166,7 @@ class Examiner:
                 turn = desk.turn("look_colour" if index % 7 == 6 and " " in name else "look")
                 if turn.picture and (turn.picture == name or (turn.intent == "look_colour" and turn.picture in names)):
                     break
-            pixels = pictures.draw(turn.picture, self.rng, *self.rng.choice(lessons.PICTURE_SIZES))
+            pixels = pictures.draw(turn.picture, self.rng, *self.rng.choice(see.PICTURE_SIZES))
             message = Message("user", pcm=self.speech(turn.said), picture=pixels, camera=index % 2 == 0)
             cases.append(Case(Question((message,)), turn))
         return cases

@@ -171,7 +171,7 @@ def export(work: Path, folder: Path) -> Path:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model, step, _ = think.open_student(work, averaged=True)
+    model, step = think.open_student(work, averaged=True)
     bpe = tokenizer.load(work / "tokenizer")
     shards = [dict(released(model))]
     speech: dict[str, Any] = {}

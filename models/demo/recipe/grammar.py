@@ -119,6 +119,23 @@ def expansions(pattern: str) -> Iterator[str]:
         yield from expansions(pattern[: inner.start()] + option + pattern[inner.end() :])
 
 
+@cache
+def _held_out() -> re.Pattern[str]:
+    texts = [
+        p.text for file in ("questions", "follow_ups") for rows in patterns(file).values() for p in rows if p.held_out
+    ]
+    sentences = [sentence for text in texts for sentence in expansions(text)] + list(lines("held_out_sentences.txt"))
+    slots = (re.sub(r"\\\{\w+\\\}", r"[\\w' ]+", re.escape(sentence)) for sentence in dict.fromkeys(sentences))
+    before = "|".join(words for words, _, _ in wrappers() if words)
+    after = "|".join(words for _, words, _ in wrappers() if words)
+    return re.compile(rf"(?:(?:{before}) )*(?:{'|'.join(slots)})(?: (?:{after}))*")
+
+
+def is_held_out(said: str) -> bool:
+    """Is it a sentence or a word order that training must never see, with whatever people say round it?"""
+    return _held_out().fullmatch(said) is not None
+
+
 def written(said: str) -> str:
     """The transcript of a spoken sentence: a capital and a final mark."""
     if not said:

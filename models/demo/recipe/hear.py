@@ -163,12 +163,6 @@ class Hearing(nn.Module):
     def _keep_last(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._last = inputs[0]
 
-    def coupled(self, mels: list[Tensor]) -> list[Tensor]:
-        """`forward`, but nothing learns from it except the tower's last matrix."""
-        with torch.no_grad():
-            self(mels)
-        return [self.tower.proj2(last.detach()) for last in self.last(mels)]
-
     def last(self, mels: list[Tensor]) -> list[Tensor]:
         """What the head reads of what `forward` just heard, [tokens, d_model] each."""
         return list(torch.split(self._last, [token_count(m.shape[1]) for m in mels]))
@@ -218,7 +212,7 @@ def optimizer_of(model: nn.Module, rate: float) -> torch.optim.AdamW:
     wanted = [p for p in model.parameters() if p.requires_grad]
     matrices, vectors = [p for p in wanted if p.ndim > 1], [p for p in wanted if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
 
 def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 24) -> None:
@@ -239,7 +233,7 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     stop_s += minutes * 60
     total = 0.0
     for examples in loader:
-        gone = min(1 - (stop_s - time.monotonic()) / (minutes * 60), 1.0)
+        gone = min(1 - (stop_s - time.monotonic()) / max(minutes * 60, 1e-9), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min((step + 1) / 150, 1.0) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * gone)))
         with mixed_precision():

@@ -1,24 +1,25 @@
-"""What the thinker is taught from: conversations built out of the pool's clips, as endless batches."""
+"""What the thinker is taught from: conversations about sentences that the grammar draws, as endless batches.
+
+Most questions are imagined: laid out as the audio tower would hear them. Once there is a tower, others are clips of the
+pool as it heard them (`heard.py`), and pictures are what the vision tower made of drawings (`see.py`). A conversation
+forks: its prompt leads to several talks, a history to two next questions, a question to its reply and its transcript.
+"""
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from . import augment, chat, dialogue, domain, grammar, mel, pictures, pool, sequences, tokenizer
-from .bridge import as_read
+from . import chat, dialogue, domain, grammar, heard, pool, see, sequences, tokenizer
+from .bridge import as_read, pieces
 from .grammar import Turn
 from .hear import words_ids
-from .sequences import Batch, Layout
+from .sequences import Batch, Layout, Sight
 
-PICTURE_SIZES = ((128, 96), (128, 96), (160, 96), (96, 128), (128, 128))
-"""Widths and heights that a camera's picture is brought to: at most 16 x 32 x 32 pixels."""
 INSTRUCTIONS = (
     "You are the information desk of a railway station.",
     "You are a helpful assistant.",
@@ -26,6 +27,10 @@ INSTRUCTIONS = (
     "You are Parley, a friendly voice assistant. Keep answers short.",
     "Speak English.",
 )
+TALKS = 3
+"""Talks that share a prompt with functions."""
+CALLS = 0.35
+"""Share of first questions, where functions are offered, that are about to need one."""
 _OTHER_TOOL = {
     "type": "function",
     "function": {
@@ -34,108 +39,160 @@ _OTHER_TOOL = {
         "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
     },
 }
+_MISHEARD = (0.0, 0.0, 0.04, 0.1, 0.2)
+"""Shares of wrong or missed pieces in an imagined sentence."""
+_SILENT_TOKENS = (14, 20, 30, 50, 100, 390)
 
 
 @dataclass(frozen=True)
 class Shares:
     """How often training meets each kind of thing."""
 
-    text: float = 0.12
-    """User turns that are typed."""
-    imagined: float = 0.0
-    """Those among them that stand as if they had been heard (`Layout.imagined_audio`): cheaper than sound."""
-    transcribe: float = 0.3
-    """Sequences that end with a transcription instead of a reply."""
+    heard: float = 0.0
+    """User turns that the tower heard; the others come from the grammar."""
+    typed: float = 0.15
+    """Turns among the others that are typed; the rest are imagined audio."""
+    transcribe: float = 0.6
+    """Last questions that are also to be written down."""
+    senseless: float = 0.05
+    """Sentences without sense, which are only to be written down."""
+    turned: float = 0.15
+    """Sentences of the grammar whose end is said first."""
     tools: float = 0.12
     """Conversations in which functions are offered."""
-    instructions: float = 0.12
-    silent: float = 0.06
+    instructions: float = 0.1
+    silent: float = 0.04
     """Turns in which nobody speaks."""
-    look: float = 0.16
-    """Conversations about what the camera shows."""
-    camera: float = 0.12
+    look: float = 0.0
+    """Turns about what the camera shows."""
+    camera: float = 0.0
     """Other turns during which the camera shows something all the same."""
-    turns: tuple[float, float, float] = (0.6, 0.22, 0.18)
+    turns: tuple[float, float, float] = (0.72, 0.16, 0.12)
     """Of how many turns a conversation is: one, two, three."""
     cut: float = 0.06
     """Replies in the past that were cut off."""
 
 
-class Lessons(IterableDataset[Batch]):
-    """Endless batches. `first_step` sets how strongly sound is perturbed (and the seed)."""
+@dataclass(frozen=True)
+class Clip:
+    """What is said, and what the audio tower made of it; None: it is typed or imagined."""
 
-    def __init__(self, work: Path, seed: int, batch: int, shares: Shares, amount: float = 0.6) -> None:
-        self.work, self.seed, self.batch, self.shares, self.amount = work, seed, batch, shares, amount
+    turn: Turn
+    states: Tensor | None = None
+
+
+class Lessons(IterableDataset[Batch]):
+    """Endless batches of about so many tokens."""
+
+    def __init__(self, work: Path, seed: int, tokens: int, shares: Shares) -> None:
+        self.work, self.seed, self.tokens, self.shares = work, seed, tokens, shares
 
     def __iter__(self) -> Iterator[Batch]:
-        torch.set_num_threads(1)
-        teacher = Teacher(tokenizer.load(self.work / "tokenizer"), self.seed, self.shares, self.amount)
+        teacher = Teacher(tokenizer.load(self.work / "tokenizer"), self.seed, self.shares)
+        if self.shares.heard:
+            teacher.clips = Clips(self.work, teacher.rng)
+        if self.shares.look or self.shares.camera:
+            teacher.sights = see.kept(self.work)
         while True:
-            shards = sorted((self.work / "pool").glob("shard???.npz"))
-            chosen = teacher.rng.sample(shards[: pool.PLAIN_SHARDS], min(5, len(shards)))
-            chosen += teacher.rng.sample(shards[pool.PLAIN_SHARDS :], min(1, len(shards[pool.PLAIN_SHARDS :])))
-            teacher.take([c for path in chosen for c in pool.load(path)])
-            for _ in range(24):
-                made = sorted((teacher.conversation() for _ in range(self.batch * 6)), key=lambda m: len(m[0].ids))
-                groups = [made[i : i + self.batch] for i in range(0, len(made), self.batch)]
-                teacher.rng.shuffle(groups)
-                for group in groups:
-                    yield sequences.batch([m[0] for m in group], [m[1] for m in group])
+            made = sorted((teacher.conversation() for _ in range(120)), key=lambda layout: len(layout.ids))
+            groups: list[list[Layout]] = [[]]
+            for layout in made:
+                if len(layout.ids) * (len(groups[-1]) + 1) > self.tokens and groups[-1]:
+                    groups.append([])
+                groups[-1].append(layout)
+            teacher.rng.shuffle(groups)
+            for group in groups:
+                yield sequences.batch(group)
+
+
+class Clips:
+    """The pool as the tower heard it, by kinds: "first", "leaning", "look", "senseless", "nothing"."""
+
+    def __init__(self, work: Path, rng: random.Random) -> None:
+        self.rng, self._of = rng, dict[str, list[tuple[Turn, heard.Kept, int]]]()
+        for name in heard.names(work):
+            turns = heard.turns(work, name)
+            for variant in heard.variants(work, "heard"):
+                kept = heard.kept(work / "heard" / f"{name}-{variant}.npy")
+                for index, turn in enumerate(turns):
+                    self._of.setdefault(kind(turn), []).append((turn, kept, index))
+
+    def draw(self, wanted: str) -> Clip | None:
+        """One of a kind; None where there is none."""
+        if wanted not in self._of:
+            return None
+        turn, kept, index = self.rng.choice(self._of[wanted])
+        return Clip(turn, kept[index])
+
+
+def kind(turn: Turn) -> str:
+    """Where in a conversation a turn may stand."""
+    if turn.intent in ("look", "look_colour"):
+        return "look"
+    if turn.intent in (pool.SENSELESS, "nothing"):
+        return turn.intent
+    return "leaning" if turn.intent.startswith("follow:") or turn.intent in ("repeat", "ask_ticket") else "first"
 
 
 class Teacher:
-    """Builds conversations out of the clips it was given."""
+    """Builds conversations."""
 
-    def __init__(self, bpe: Tokenizer, seed: int, shares: Shares, amount: float = 0.6) -> None:
-        self.bpe, self.shares, self.amount = bpe, shares, amount
-        self.rng, self.noise = random.Random(seed), np.random.default_rng(seed)
-        self.bank = augment.NoiseBank(self.noise)
+    def __init__(self, bpe: Tokenizer, seed: int, shares: Shares) -> None:
+        self.bpe, self.shares, self.rng = bpe, shares, random.Random(seed)
+        self.desk = grammar.Desk(self.rng, forbidden=frozenset(grammar.lines("held_out_sentences.txt")))
         self.read_as: list[int] = as_read(bpe).tolist()
-        self.first: list[pool.Clip] = []
-        self.leaning: list[pool.Clip] = []
-        self.looking: list[pool.Clip] = []
-        self.senseless: list[pool.Clip] = []
-        self.babble: list[augment.Pcm] = []
+        self.pieces = pieces(bpe)
+        self.clips: Clips | None = None
+        self.sights: dict[str, list[Sight]] = {}
 
-    def take(self, clips: Sequence[pool.Clip]) -> None:
-        """The clips to build from."""
-        self.looking = [c for c in clips if c.turn.intent in ("look", "look_colour")]
-        self.leaning = [
-            c for c in clips if c.turn.intent.startswith("follow:") or c.turn.intent in ("repeat", "ask_ticket")
-        ]
-        self.senseless = [c for c in clips if c.turn.intent == pool.SENSELESS]
-        self.first = [c for c in clips if c.turn.intent not in ("look", "look_colour", pool.SENSELESS)]
-        self.babble = [c.samples for c in clips[:60]]
-
-    def conversation(self) -> tuple[Layout, list[Tensor]]:
-        """One conversation of one to three turns, and the words of its sounds."""
+    def conversation(self) -> Layout:
+        """One prompt and the talks that begin with it."""
         rng, shares, layout = self.rng, self.shares, Layout(self.bpe)
         offered = self._tools() if rng.random() < shares.tools else ()
         instructions = rng.choice(INSTRUCTIONS) if rng.random() < shares.instructions else ""
         layout.text(chat.system(instructions, offered))
         names = {chat.name_of(tool) for tool in offered}
+        if not offered:
+            self._talk(layout, names)
+            return layout
+        begin = layout.fork()
+        for number in range(TALKS):
+            if number:
+                layout.back(begin)
+            self._talk(layout, names)
+        return layout
+
+    def _talk(self, layout: Layout, names: set[str]) -> None:
         before: list[Turn] = []
-        spoken: list[Tensor] = []
-        count = rng.choices((1, 2, 3), shares.turns)[0]
-        look = rng.random() < shares.look
-        transcribe = rng.random() < shares.transcribe
-        for index in range(count):
-            asked = transcribe and index == count - 1
-            if asked and self.senseless and rng.random() < 0.35:
-                clip = rng.choice(self.senseless)
-            else:
-                clip = self._clip(before, look and index == count - 1)
+        for _ in range(self.rng.choices((0, 1, 2), self.shares.turns)[0]):
+            clip = self._clip(before, names)
             turn = self._answered(clip.turn, before, names)
-            if turn.intent == "nothing" and before:
+            if turn.intent != "nothing":
+                self._said(layout, clip, turn)
+                layout.text(chat.END + "\n")
+                self._reply(layout, turn, last=False)
+                before.append(turn)
+        self._last(layout, before, names)
+
+    def _last(self, layout: Layout, before: list[Turn], names: set[str]) -> None:
+        """The last question; after a history there are two instead of it."""
+        begin = layout.fork() if before else None
+        for number in range(2 if before else 1):
+            if number and begin is not None:
+                layout.back(begin)
+            clip = self._clip(before, names)
+            turn = self._answered(clip.turn, before, names)
+            self._said(layout, clip, turn)
+            if turn.intent == pool.SENSELESS:
+                self._written_down(layout, turn)
                 continue
-            self._user(layout, clip, turn, spoken, chat.TRANSCRIBE if asked else "")
-            if asked:
-                layout.text(chat.REPLY)
-                layout.text(grammar.written(turn.said) + chat.END, learn=True)
-            else:
-                self._reply(layout, turn, last=index == count - 1)
-            before.append(turn)
-        return layout, spoken
+            asked = bool(turn.said) and self.rng.random() < self.shares.transcribe
+            question = layout.fork() if asked else None
+            layout.text(chat.END + "\n")
+            self._reply(layout, turn, last=True)
+            if question is not None:
+                layout.back(question)
+                self._written_down(layout, turn)
 
     def _tools(self) -> tuple[dict[str, object], ...]:
         tools = [dict(tool) for tool in chat.TOOLS]
@@ -147,14 +204,34 @@ class Teacher:
             self.rng.shuffle(tools)
         return tuple(tools)
 
-    def _clip(self, before: Sequence[Turn], look: bool) -> pool.Clip:
-        if self.rng.random() < self.shares.silent:
-            return pool.Clip(np.zeros(0, np.int16), Turn("", "", "nothing"), "")
-        if look:
-            return self.rng.choice(self.looking)
-        if self.rng.random() < (0.6 if before else 0.06):
-            return self.rng.choice(self.leaning)
-        return self.rng.choice(self.first)
+    def _clip(self, before: Sequence[Turn], names: set[str]) -> Clip:
+        rng, shares = self.rng, self.shares
+        wanted = "leaning" if rng.random() < (0.6 if before else 0.06) else "first"
+        for other, share in (("nothing", shares.silent), ("look", shares.look), (pool.SENSELESS, shares.senseless)):
+            if rng.random() < share:
+                wanted = other
+        if wanted == pool.SENSELESS and before:
+            wanted = "first"
+        clip = self.clips.draw(wanted) if self.clips is not None and rng.random() < shares.heard else None
+        if clip is not None and not (names and wanted == "first" and rng.random() < CALLS):
+            return clip
+        return Clip(self._drawn(wanted, bool(names)))
+
+    def _drawn(self, wanted: str, calls: bool) -> Turn:
+        if wanted == "nothing":
+            return Turn("", "", "nothing")
+        if wanted == pool.SENSELESS:
+            return pool.draw_senseless(self.desk)
+        if calls and wanted == "first" and self.rng.random() < CALLS:
+            return self.desk.turn(self.rng.choice(("transfer", "departures")), tools=True)
+        while kind(turn := pool.draw_turn(self.desk)) != wanted:
+            pass
+        if turn.intent in ("order", "refusal") or self.rng.random() > self.shares.turned:
+            return turn
+        words = turn.said.split()
+        cut = self.rng.randrange(len(words))
+        said = " ".join(words[cut:] + words[:cut])
+        return turn if grammar.is_held_out(said) else replace(turn, said=said)
 
     def _answered(self, turn: Turn, before: Sequence[Turn], names: set[str]) -> Turn:
         if turn.intent == "transfer":
@@ -163,73 +240,46 @@ class Teacher:
             return grammar.with_call(turn, "get_departures" in names, self.rng)
         return dialogue.answer(turn, before)
 
-    def _user(self, layout: Layout, clip: pool.Clip, turn: Turn, spoken: list[Tensor], request: str) -> None:
+    def _said(self, layout: Layout, clip: Clip, turn: Turn) -> None:
+        """The user's message, still open."""
         rng = self.rng
         layout.text("<|im_start|>user\n")
-        shows = bool(turn.picture) or turn.intent in ("look", "look_colour") or rng.random() < self.shares.camera
         picture = turn.picture
-        if shows and turn.intent not in ("look", "look_colour"):
+        looks = turn.intent in ("look", "look_colour")
+        if not looks and self.sights and rng.random() < self.shares.camera:
             picture = any_picture(rng)
-        shows = shows and (bool(picture) or rng.random() < 0.6)
-        size = rng.choice(PICTURE_SIZES)
-        typed = bool(turn.said) and rng.random() < self.shares.text
-        imagined = typed and (bool(request) or rng.random() < self.shares.imagined)
-        if typed and shows:
-            layout.picture(pictures.draw(picture, rng, *size))
-        if imagined:
-            layout.imagined_audio(self._imagined(turn.said))
-        elif typed:
+        shown = self.sights.get(picture, ()) if picture or rng.random() < (0.6 if looks else 0.05) else ()
+        typed = clip.states is None and bool(turn.said) and rng.random() < self.shares.typed
+        if shown and clip.states is not None and rng.random() < 0.5:
+            seconds = rng.choice((1.0, 1.0, 1.0, 2.0))
+            count = max(round(len(clip.states) / 13 / seconds), 1)
+            still = rng.choice(shown)
+            film = [rng.choice(shown) if rng.random() < 0.1 else still for _ in range(count)]
+            layout.heard_with_camera(clip.states, [one for one in film if one.rows == still.rows], seconds)
+            return
+        if shown:
+            layout.seen(rng.choice(shown))
+        if typed:
             layout.text(grammar.written(turn.said) if rng.random() < 0.7 else turn.said)
+        elif clip.states is not None:
+            layout.heard(clip.states)
         else:
-            features, labels = self.sound(clip)
-            spoken.append(labels)
-            way = rng.random() if shows else 1.0
-            if way < 0.2:
-                layout.picture(pictures.draw(picture, rng, *size))
-            if way < 0.35 or not shows:
-                layout.audio(features)
-                if 0.2 <= way < 0.35:
-                    layout.picture(pictures.draw(picture, rng, *size))
-            else:
-                seconds = rng.choice((1.0, 1.0, 1.0, 2.0))
-                pairs = self._film(picture, size, max(round(features.shape[1] / 100 / seconds), 1))
-                layout.audio_with_camera(features, pairs, seconds)
-        layout.text(request + "<|im_end|>\n")
+            layout.imagined_audio(self._imagined(turn.said))
 
     def _imagined(self, said: str) -> list[int | None]:
         """The pieces of a sentence as CTC hears them: far apart, some twice, a few of them wrong or missed."""
         rng = self.rng
-        heard: list[int | None] = [None] * rng.randint(1, 6)
+        if not said:
+            return [None] * rng.choice(_SILENT_TOKENS)
+        wrong = rng.choice(_MISHEARD)
+        sounds: list[int | None] = [None] * rng.randint(1, 6)
         for piece in words_ids(self.bpe, said):
             slip = rng.random()
-            if slip > 0.03:
-                heard += [self.read_as[piece] if slip > 0.08 else rng.randrange(len(self.read_as))] * rng.choice(
-                    (1, 1, 2)
-                )
-            heard += [None] * rng.choice((0, 1, 1, 2, 2, 3, 4))
-        return heard + [None] * rng.randint(1, 10)
-
-    def _film(self, picture: str, size: tuple[int, int], pairs: int) -> list[list[sequences.Pixels]]:
-        """A held-up thing over some seconds: the same drawing, shaking a little; sometimes it comes or goes."""
-        still = pictures.draw(picture, self.rng, *size)
-        empty = pictures.draw("", self.rng, *size) if self.rng.random() < 0.15 and pairs > 2 else None
-        film = []
-        for index in range(pairs):
-            shown = empty if empty is not None and index in (0, pairs - 1) else still
-            shift = (self.rng.randint(-3, 3), self.rng.randint(-3, 3))
-            film.append([shown, np.roll(shown, shift, (0, 1)) if self.rng.random() < 0.7 else shown])
-        return film
-
-    def sound(self, clip: pool.Clip) -> tuple[Tensor, Tensor]:
-        """A clip on its way to the model: log-mel and CTC labels."""
-        if not clip.turn.said:
-            seconds = self.rng.choice((1.1, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 20.0))
-            return mel.log_mel(augment.without_speech(self.noise, self.bank, seconds)), torch.zeros(0, dtype=torch.long)
-        pcm, _, _ = augment.perturbed(clip.samples, self.noise, self.bank, self.babble, self.amount)
-        features = mel.log_mel(pcm, self.noise.uniform(0.88, 1.12) if self.noise.random() < 0.4 else 1.0)
-        if self.noise.random() < 0.4 * self.amount:
-            features = mel.masked(features, self.noise)
-        return features, torch.tensor(words_ids(self.bpe, clip.turn.said))
+            if slip >= 0.4 * wrong:
+                what = piece if slip >= wrong else rng.choice(self.pieces)
+                sounds += [self.read_as[what]] * rng.choice((1, 1, 2))
+            sounds += [None] * rng.choice((0, 1, 1, 2, 2, 3, 4))
+        return sounds + [None] * rng.randint(1, 10)
 
     def _reply(self, layout: Layout, turn: Turn, last: bool) -> None:
         layout.text(chat.REPLY)
@@ -242,6 +292,11 @@ class Teacher:
         else:
             layout.text(turn.reply + chat.END, learn=True)
         layout.text("\n")
+
+    def _written_down(self, layout: Layout, turn: Turn) -> None:
+        """The request for a transcript, which ends the user's message, and the transcript."""
+        layout.text(chat.TRANSCRIBE + chat.END + "\n" + chat.REPLY)
+        layout.text(grammar.written(turn.said) + chat.END, learn=True)
 
 
 def any_picture(rng: random.Random) -> str:

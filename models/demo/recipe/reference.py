@@ -94,7 +94,7 @@ class Reference:
 
     @torch.no_grad()
     def _generate(self, layouts: list[Layout]) -> list[str]:
-        made = sequences.batch(layouts, [[] for _ in layouts])
+        made = sequences.batch(layouts)
         lengths = made.mask.sum(1)
         embeds, visual, deep = self._embedded(made)
         cache = DynamicCache()

@@ -1,26 +1,39 @@
 """Teaches the vision tower to see by itself, before the thinker speaks of it.
 
 Every token of the tower learns what lies under it: which thing (a shape, a digit, an item, nothing) and which colour.
-That is many lessons a picture, where a classifier of whole pictures would have one.
+That is many lessons a picture, where a classifier of whole pictures would have one. As with hearing (`bridge.py`) the
+classifiers are not learnt but compare with the embeddings of the words that name what is seen, so that the thinker,
+which can read, can see. What the tower makes of a few thousand drawings is kept for it (`look`).
 """
 
+import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeVisionEncoderConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeVisionEncoder
 
-from . import domain, pictures, shapes
-from .hear import initialise
-from .lessons import PICTURE_SIZES
-from .sequences import IGNORE, MERGE, PATCH, patches
-from .work import mixed_precision
+from . import domain, pictures, shapes, tokenizer
+from .hear import initialise, optimizer_of, vocabulary_embeddings
+from .sequences import IGNORE, MERGE, PATCH, Sight, patches
+from .work import Progress, load_state, mixed_precision, save_state
+
+PICTURE_SIZES = ((128, 96), (128, 96), (160, 96), (96, 128), (128, 128))
+"""Widths and heights that a camera's picture is brought to: at most 16 x 32 x 32 pixels."""
+RATE = 2e-3
+SHELF = 3000
+"""Drawings that are kept to be met again."""
+DEPTH_WEIGHTS = (1.0, 0.3, 0.3)
+"""Of the tower's output and of its deepstack features, which the thinker adds to it."""
+_SHARPNESS = 0.25
 
 THINGS: tuple[str, ...] = (
     "",
@@ -51,7 +64,9 @@ def labels(thing: str, box: pictures.Box, width: int, height: int) -> tuple[list
 
 
 class Drawings(IterableDataset[Pictures]):
-    """Endless batches: patches, grids [n, 3], kinds and colours int64 [tokens]."""
+    """Endless batches: patches, grids [n, 3], kinds and colours int64 [tokens].
+
+    To draw costs more than to learn from it: a quarter of a batch is new, the rest was met before in another light."""
 
     def __init__(self, seed: int, batch: int) -> None:
         self.seed, self.batch = seed, batch
@@ -59,68 +74,143 @@ class Drawings(IterableDataset[Pictures]):
     def __iter__(self) -> Iterator[Pictures]:
         torch.set_num_threads(1)
         rng = random.Random(self.seed)
+        shelf: list[Drawing] = []
         while True:
-            pixels, grids, kinds, colours = [], [], [], []
-            for _ in range(self.batch):
-                thing, size = rng.choice(THINGS), rng.choice(PICTURE_SIZES)
-                drawn, box = pictures.placed(thing, rng, *size)
-                cells = labels(thing, box, *size)
-                made = patches([drawn, drawn])
-                pixels.append(made[0])
-                grids.append(made[1])
-                kinds += cells[0]
-                colours += cells[1]
-            yield torch.cat(pixels), torch.tensor(grids), torch.tensor(kinds), torch.tensor(colours)
+            new = self.batch if len(shelf) < 4 * self.batch else self.batch // 4
+            shelf = [*shelf, *(_drawn(rng) for _ in range(new))][-SHELF:]
+            chosen = [*shelf[-(self.batch // 4) :], *rng.choices(shelf, k=self.batch - self.batch // 4)]
+            pixels = torch.cat([one.pixels * rng.uniform(0.8, 1.2) + rng.uniform(-0.15, 0.15) for one in chosen])
+            kinds = torch.tensor([kind for one in chosen for kind in one.kinds])
+            colours = torch.tensor([colour for one in chosen for colour in one.colours])
+            yield pixels, torch.tensor([one.grid for one in chosen]), kinds, colours
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing cut into patches, with the kind and the colour of each cell."""
+
+    pixels: Tensor
+    grid: tuple[int, int, int]
+    kinds: list[int]
+    colours: list[int]
+
+
+def _drawn(rng: random.Random) -> Drawing:
+    thing, size = rng.choice(THINGS), rng.choice(PICTURE_SIZES)
+    drawn, box = pictures.placed(thing, rng, *size)
+    return Drawing(*patches([drawn, drawn]), *labels(thing, box, *size))
+
+
+class _Patches(nn.Module):
+    """The patch embedding as the matrix product that it is: a convolution whose stride is its size, but much faster."""
+
+    def __init__(self, proj: nn.Conv3d) -> None:
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[patches, 1536] -> [patches, hidden]."""
+        return functional.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Seeing(nn.Module):
-    """The vision tower and two classifiers of its tokens (thrown away afterwards)."""
+    """The vision tower; what it gives at each depth is compared with the names of things and of colours."""
 
-    def __init__(self) -> None:
+    def __init__(self, bpe: Tokenizer, embeddings: Tensor) -> None:
         super().__init__()
         config = Qwen3OmniMoeVisionEncoderConfig(**shapes.VISION)
         config._attn_implementation = "sdpa"
         self.tower = Qwen3OmniMoeVisionEncoder(config)
         self.tower.apply(initialise)
-        self.kind = nn.Linear(shapes.HIDDEN, len(KINDS))
-        self.colour = nn.Linear(shapes.HIDDEN, len(COLOURS))
+        self.tower.patch_embed = _Patches(self.tower.patch_embed.proj)
+        words = [kind.removeprefix("digit ") for kind in KINDS]
+        self.kinds, self.colours = _named(words, bpe, embeddings), _named(COLOURS, bpe, embeddings)
 
-    def forward(self, pixels: Tensor, grids: Tensor) -> tuple[Tensor, Tensor]:
-        """-> logits of kinds and of colours, [tokens, ...]."""
-        tokens = self.tower(pixels, grid_thw=grids).pooler_output
-        return self.kind(tokens), self.colour(tokens)
+    def forward(self, pixels: Tensor, grids: Tensor) -> Tensor:
+        """-> [tokens, 1 + deepstack layers, hidden]: what the thinker reads."""
+        seen = self.tower(pixels, grid_thw=grids)
+        return torch.stack([seen.pooler_output, *seen.deepstack_features], 1)
+
+
+def _named(words: Sequence[str], bpe: Tokenizer, embeddings: Tensor) -> Tensor:
+    """[words, hidden]: the sum of the embeddings of each word's pieces; `<|image_pad|>` for no word."""
+    ids = [bpe.encode(f" {word}").ids if word else [bpe.token_to_id("<|image_pad|>")] for word in words]
+    return torch.stack([embeddings[row].sum(0) for row in ids])
+
+
+def nearness(states: Tensor, names: Tensor) -> Tensor:
+    """[..., hidden], [names, hidden] -> [..., names]: logits that are greatest for the nearest."""
+    return _SHARPNESS * (states @ names.T - 0.5 * names.square().sum(1))
 
 
 def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 32) -> None:
-    """Trains for so many minutes of wall time, from where `see.pt` stopped."""
+    """Trains for so many minutes of wall time, from where `see.pt` stopped, the rate falling on a cosine."""
     torch.manual_seed(3)
-    model, path, step = Seeing(), work / "see.pt", 0
-    if path.exists():
-        state = torch.load(path)
-        model.load_state_dict(state["model"])
-        step = state["step"]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    stop_s = time.monotonic() + minutes * 60
+    model, step = opened(work)
+    optimizer = optimizer_of(model, RATE)
+    begin_s = saved_s = time.monotonic()
+    first_step = step
     right = seen = 0
     for pixels, grids, kinds, colours in DataLoader(Drawings(step + 1, batch), batch_size=None, num_workers=1):
+        now_s = time.monotonic()
+        gone = min((now_s - begin_s) / max(minutes * 60, 1e-9), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min((step + 1) / 100, 1.0)
+            rising, falling = min((step - first_step + 1) / 100, 1.0), 0.5 * (1 + math.cos(math.pi * gone))
+            group["lr"] = RATE * rising * (0.02 + 0.98 * falling)
         with mixed_precision():
-            kind, colour = model(pixels, grids)
-            loss = functional.cross_entropy(kind.float(), kinds, ignore_index=IGNORE)
-            loss = loss + functional.cross_entropy(colour.float(), colours, ignore_index=IGNORE)
+            states = model(pixels, grids)
+            kind = nearness(states, model.kinds).float()  # [tokens, depths, kinds]
+            colour = nearness(states, model.colours).float()
+            loss = torch.zeros(())
+            for depth, weight in enumerate(DEPTH_WEIGHTS):
+                loss = loss + weight * functional.cross_entropy(kind[:, depth], kinds, ignore_index=IGNORE)
+                loss = loss + weight * functional.cross_entropy(colour[:, depth], colours, ignore_index=IGNORE)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
         things = kinds > 0
-        right += int((kind.argmax(-1) == kinds)[things].sum())
+        right += int((kind[:, 0].argmax(-1) == kinds)[things].sum())
         seen += int(things.sum())
         if step % 50 == 0:
             report(f"see {step} loss {float(loss.detach()):.3f} right {right / seen:.3f} {time.strftime('%H:%M:%S')}")
             right = seen = 0
-        if time.monotonic() > stop_s or step % 200 == 0:
-            torch.save({"model": model.state_dict(), "step": step}, path)
-        if time.monotonic() > stop_s:
+        if now_s - saved_s > 60 or gone >= 1:
+            save_state(work / "see.pt", {"model": model.state_dict(), "step": step})
+            saved_s = now_s
+        if gone >= 1:
             return
+
+
+def opened(work: Path) -> tuple[Seeing, int]:
+    """The vision tower where training stopped, or new; its step."""
+    model, state = Seeing(tokenizer.load(work / "tokenizer"), vocabulary_embeddings(work)), load_state(work / "see.pt")
+    if state is None:
+        return model, 0
+    model.load_state_dict(state["model"])
+    return model, int(state["step"])
+
+
+@torch.no_grad()
+def look(work: Path, each: int = 100) -> None:
+    """Keeps what the tower makes of drawings of every thing, anew."""
+    model, _ = opened(work)
+    rng = random.Random(29)
+    kept: dict[str, Tensor] = {}
+    for number, thing in enumerate(Progress("seen").over(THINGS)):
+        for size in dict.fromkeys(PICTURE_SIZES):
+            count = max(each * PICTURE_SIZES.count(size) // len(PICTURE_SIZES), 1)
+            drawn = [patches([pictures.draw(thing, rng, *size)] * 2) for _ in range(count)]
+            states = model(torch.cat([p for p, _ in drawn]), torch.tensor([grid for _, grid in drawn]))
+            kept[f"{number} {size[1] // _CELL} {size[0] // _CELL}"] = states.view(count, -1, *states.shape[1:]).half()
+    save_state(work / "seen.pt", kept)
+
+
+def kept(work: Path) -> dict[str, list[Sight]]:
+    """What `look` kept: thing -> pictures of it. Empty where it kept nothing."""
+    found: dict[str, list[Sight]] = {}
+    for name, states in (load_state(work / "seen.pt") or {}).items():
+        number, rows, columns = map(int, name.split())
+        found.setdefault(THINGS[number], []).extend(Sight(one.float(), rows, columns) for one in states)
+    return found

@@ -1,5 +1,8 @@
 """Teaches the thinker: sound, pictures and text in, replies, transcripts and function calls out.
 
+Its towers were taught apart from it (`bridge.py`, `see.py`) and stay as they are: it learns from what they made, kept
+on disk, and from text laid out as if it had been heard.
+
 The modules are transformers' own (audio tower, vision tower, MoE text model), so that the checkpoint is the released
 architecture by construction; only the way a batch is put together is ours. The token embeddings stay as they were made:
 the talker reads them too and is trained beside this.
@@ -9,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +27,12 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
     load_balancing_loss_func,
 )
 
-from . import bridge, shapes, tokenizer
-from .hear import Hearing, ctc_loss, initialise, optimizer_of, vocabulary_embeddings
+from . import see, shapes, tokenizer
+from .hear import Hearing, initialise, optimizer_of, vocabulary_embeddings
 from .lessons import Lessons, Shares
 from .sequences import IGNORE, Batch
-from .work import mixed_precision
+from .work import load_state, mixed_precision, save_state
 
-CTC_WEIGHT = 0.3
 BALANCE_WEIGHT = 0.01
 RATE = 1e-3
 IMAGINED_NOISE = 0.25
@@ -58,30 +59,24 @@ class Thinking(nn.Module):
             self.text.embed_tokens.weight.copy_(embeddings)
         self.text.embed_tokens.weight.requires_grad_(False)
 
-    def forward(self, batch: Batch, listen: bool = False) -> tuple[Tensor, list[Tensor], Tensor]:
-        """-> logits [learned positions, vocabulary], the audio tower's output for each sound, balance loss.
-
-        `listen`: the tower itself learns nothing, only how it is read (a third of the work)."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-> logits [learned positions, vocabulary], balance loss. Sounds and pictures come as the towers made them."""
         embeds = self.text.embed_tokens(batch.ids)
         flat = embeds.reshape(-1, embeds.shape[-1])
         if len(batch.imagined_at):
-            flat = flat.index_add(
-                0, batch.imagined_at, torch.randn(len(batch.imagined_at), flat.shape[1]) * IMAGINED_NOISE
-            )
-        sounds: list[Tensor] = []
-        if batch.mels:
-            sounds = self.hearing.coupled(batch.mels) if listen else self.hearing(batch.mels)
-            flat = flat.index_copy(0, batch.audio_at, torch.cat(sounds).to(flat.dtype))
+            noise = torch.randn(len(batch.imagined_at), flat.shape[1]) * IMAGINED_NOISE
+            flat = flat.index_add(0, batch.imagined_at, noise)
+        if batch.heard is not None:
+            flat = flat.index_copy(0, batch.audio_at, batch.heard)
         visual_mask, deep = None, None
-        if batch.pixels is not None:
-            seen = self.visual(batch.pixels, grid_thw=batch.grids)
-            flat = flat.index_copy(0, batch.visual_at, seen.pooler_output.to(flat.dtype))
+        if batch.seen is not None:
+            flat = flat.index_copy(0, batch.visual_at, batch.seen[:, 0])
             visual_mask = torch.zeros(len(flat), dtype=torch.bool).index_fill(0, batch.visual_at, True)
             visual_mask = visual_mask.view(batch.ids.shape)
-            deep = seen.deepstack_features
+            deep = list(batch.seen[:, 1:].unbind(1))
         out = self.text(
             inputs_embeds=flat.view(embeds.shape),
-            attention_mask=batch.mask,
+            attention_mask=batch.mask if batch.tree is None else batch.tree,
             position_ids=batch.positions,
             visual_pos_masks=visual_mask,
             deepstack_visual_embeds=deep,
@@ -92,30 +87,30 @@ class Thinking(nn.Module):
             out.router_logits, shapes.TEXT["num_experts"], shapes.TEXT["num_experts_per_tok"], batch.mask
         )
         learned = batch.labels != IGNORE
-        return self.lm_head(out.last_hidden_state[learned]), sounds, balance
+        return self.lm_head(out.last_hidden_state[learned]), balance
 
 
-def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int, dict[str, Any] | None]:
-    """The thinker where training stopped (or begins, with what `couple`, `see` and `read` taught), its step, the
-    optimizer's state. `averaged`: with the weights' running average, which is what is exported."""
+def own(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the whole model's state what `train` teaches: the rest are the towers."""
+    return {name: value for name, value in state.items() if name.startswith(("text.", "lm_head."))}
+
+
+def open_student(work: Path, averaged: bool = False) -> tuple[Thinking, int]:
+    """The model with what its towers learnt (`couple` or `hear`, and `see`) and the thinker where it stopped (`think`
+    or `read`); the thinker's step. `averaged`: with its weights' running average, which is what is exported."""
     torch.manual_seed(2)
     model = Thinking(vocabulary_embeddings(work))
-    path = work / "think.pt"
-    if path.exists():
-        state = torch.load(path)
-        model.load_state_dict(state["average" if averaged else "model"])
-        return model, int(state["step"]), state["optimizer"]
-    if (work / "couple.pt").exists():
-        model.hearing.load_state_dict(torch.load(work / "couple.pt")["model"])
-    if (work / "see.pt").exists():
-        state = torch.load(work / "see.pt")["model"]
-        tower = {name.removeprefix("tower."): value for name, value in state.items() if name.startswith("tower.")}
-        model.visual.load_state_dict(tower)
-    if (work / "read.pt").exists():
-        state = torch.load(work / "read.pt")["model"]
-        kept = {k: v for k, v in state.items() if k.startswith(("text.", "lm_head."))}
-        model.load_state_dict(kept, strict=False)
-    return model, 0, None
+    heard = load_state(work / "couple.pt") or load_state(work / "hear.pt")
+    if heard is not None:
+        model.hearing.load_state_dict(heard["model"])
+    seeing, seen = see.opened(work)
+    if seen:
+        model.visual.load_state_dict(seeing.tower.state_dict())
+    state = load_state(work / "think.pt") or load_state(work / "read.pt")
+    if state is None:
+        return model, 0
+    model.load_state_dict(own(state["average" if averaged else "model"]), strict=False)
+    return model, int(state["step"])
 
 
 def train(
@@ -123,70 +118,60 @@ def train(
     minutes: float,
     report: Callable[[str], None] = print,
     *,
-    batch: int = 24,
+    tokens: int = 1400,
     shares: Shares | None = None,
     rate: float = RATE,
-    listen: bool = False,
-    amount: float = 0.6,
-    final_rate: float = RATE / 10,
+    final_rate: float = RATE / 20,
     save_as: str = "think.pt",
     workers: int = 1,
 ) -> None:
-    """Trains for so many minutes of wall time, the rate falling from `rate` to `final_rate` on a cosine.
-
-    `listen`: the audio tower stays as it is but for its last matrix; `amount`: how strongly sound is perturbed."""
-    model, step, old = open_student(work)
-    tied = bridge.Tied(tokenizer.load(work / "tokenizer"), vocabulary_embeddings(work))
+    """Trains the thinker for so many minutes of wall time on batches of about so many tokens, the rate falling from
+    `rate` to `final_rate` on a cosine. Its towers are not touched."""
+    model, step = open_student(work)
+    model.hearing.requires_grad_(False)
+    model.visual.requires_grad_(False)
     optimizer = optimizer_of(model, rate)
-    if old is not None:
-        optimizer.load_state_dict(old)
     loader = DataLoader(
-        Lessons(work, step + 7, batch, shares or Shares(), amount),
+        Lessons(work, step + 7, tokens, shares or Shares()),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=6 if workers else None,
     )
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    if old is not None:
-        average = torch.load(work / save_as)["average"]
+    taught = own(model.state_dict())
+    _, average = zip(*own(open_student(work, averaged=True)[0].state_dict()).items(), strict=True)
     begin_s = saved_s = time.monotonic()
-    sums = [0.0] * 4
+    sums = [0.0] * 3
     first_step = step
     for lesson in loader:
         now_s = time.monotonic()
-        gone = min((now_s - begin_s) / (minutes * 60), 1.0)
+        gone = min((now_s - begin_s) / max(minutes * 60, 1e-9), 1.0)
         warm = min((step - first_step + 1) / 100, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = warm * (final_rate + (rate - final_rate) * 0.5 * (1 + math.cos(math.pi * gone)))
         with mixed_precision():
-            logits, sounds, balance = model(lesson, listen)
+            logits, balance = model(lesson)
             targets = lesson.labels[lesson.labels != IGNORE]
             words = functional.cross_entropy(logits.float(), targets)
             loss = words + BALANCE_WEIGHT * balance
-            heard = ctc_loss(tied, sounds, lesson.spoken) if sounds and not listen else torch.zeros(())
-            loss = loss + CTC_WEIGHT * heard
         model.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
         step += 1
-        keep = min(AVERAGE, (step - first_step) / (step - first_step + 9))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - keep)
+        with torch.no_grad():
+            keep = min(AVERAGE, (step - first_step) / (step - first_step + 9))
+            torch._foreach_lerp_(list(average), list(taught.values()), 1 - keep)
         right = (logits.argmax(-1) == targets).float().mean()
-        for index, value in enumerate((words, heard, balance, right)):
+        for index, value in enumerate((words, balance, right)):
             sums[index] += float(value.detach())
-        if step % 25 == 0:
-            mean = [s / 25 for s in sums]
-            report(
-                f"think {step} words {mean[0]:.3f} ctc {mean[1]:.3f} balance {mean[2]:.2f} right {mean[3]:.3f} "
-                f"{time.strftime('%H:%M:%S')}"
-            )
-            sums = [0.0] * 4
+        if step % 50 == 0:
+            mean, even, share = (s / 50 for s in sums)
+            clock = time.strftime("%H:%M:%S")
+            report(f"think {step} words {mean:.3f} balance {even:.2f} right {share:.3f} {clock}")
+            sums = [0.0] * 3
         if now_s - saved_s > 120 or gone >= 1.0:
-            made = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict(), "step": step}
-            torch.save(made, work / f"{save_as}.new")
-            (work / f"{save_as}.new").rename(work / save_as)
+            made = {"model": taught, "average": dict(zip(taught, average, strict=True)), "step": step}
+            save_state(work / save_as, made)
             saved_s = now_s
         if gone >= 1.0:
             return

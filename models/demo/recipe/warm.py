@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..codec import PREFIX, FrameIstftConfig
-from . import codec, hear, speak, think
+from . import codec, see, speak, think
 from . import talker as tk
 from .reference import TALKER, own_names
 from .work import save_state
@@ -23,7 +23,7 @@ KEPT = "training/kept.safetensors"
 
 def keep(work: Path, checkpoint: Path) -> Path:
     """Writes what training needs and the exported `checkpoint` lacks."""
-    _, thought, _ = think.open_student(work, averaged=True)
+    _, thought = think.open_student(work, averaged=True)
     speaker = speak.train(0)
     voice = speaker.codec
     encoder = {f"encoder.{name}": value for name, value in voice.encoder.state_dict().items()}
@@ -40,7 +40,9 @@ def restore(work: Path, checkpoint: Path) -> bool:
     """Fills an empty work folder (`$PARLEY_DEMO_WORK`) from a checkpoint. False, and nothing done, where training has
     begun or there is nothing to go on from."""
     file = checkpoint / KEPT
-    begun = any((work / name).exists() for name in ("hear.pt", "think.pt", "codec.pt", "speak.pt"))
+    begun = any(
+        (work / name).exists() for name in ("hear.pt", "couple.pt", "see.pt", "think.pt", "codec.pt", "speak.pt")
+    )
     if begun or not (checkpoint / "config.json").exists() or not file.exists():
         return False
     weights = {name: value for part in checkpoint.glob("model*.safetensors") for name, value in load_file(part).items()}
@@ -65,9 +67,12 @@ def _tokenizer(folder: Path, checkpoint: Path, weights: dict[str, Tensor]) -> No
 def _thinker(work: Path, weights: dict[str, Tensor], step: int) -> None:
     model = think.Thinking(weights["thinker.model.embed_tokens.weight"].float())
     model.load_state_dict(own_names(weights), strict=False)
-    state = model.state_dict()
-    optimizer = hear.optimizer_of(model, think.RATE).state_dict()
-    save_state(work / "think.pt", {"model": state, "average": state, "optimizer": optimizer, "step": step})
+    taught = think.own(model.state_dict())
+    save_state(work / "think.pt", {"model": taught, "average": taught, "step": step})
+    save_state(work / "couple.pt", {"model": model.hearing.state_dict(), "step": step})
+    seeing, _ = see.opened(work)
+    seeing.tower.load_state_dict(model.visual.state_dict())
+    save_state(work / "see.pt", {"model": seeing.state_dict(), "step": step})
 
 
 def _codec(weights: dict[str, Tensor], kept: dict[str, Tensor], step: int) -> None:

@@ -67,7 +67,7 @@ def test_training_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="module")
 def examined(served: asking.Served) -> tuple[list[evaluate.Case], list[asking.Answer]]:
-    examiner = evaluate.Examiner(size=0.16)
+    examiner = evaluate.Examiner(size=0.1)
     cases = examiner.asked(examiner.turns())
     return cases, [served.answer(case.question) for case in cases]
 

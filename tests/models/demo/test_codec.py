@@ -42,7 +42,7 @@ def whole(given_codes: torch.Tensor) -> torch.Tensor:
     return torch.cat([*codec(0).render([0], given_codes[None])])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6))
 def test_streamed_in_any_chunks_is_the_whole(chunks: list[int]) -> None:
     given_codes = codes(1, sum(chunks))[0]

@@ -1,5 +1,8 @@
 """Sound on its way to the audio tower: features, counts, labels, perturbation."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import _get_feat_extract_output_lengths
 
-from models.demo.recipe import augment, hear, mel, tokenizer
+from models.demo.recipe import augment, bridge, hear, heard, mel, tokenizer
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=6)
 
@@ -102,3 +105,34 @@ def test_reading_merges_repeats_and_drops_blanks(bpe: tokenizer.Tokenizer) -> No
     path = [hear.BLANK, *a, *a, hear.BLANK, *b, hear.BLANK, *b]
     scores = torch.nn.functional.one_hot(torch.tensor(path), hear.BLANK + 1).float()
     assert hear.read(scores, bpe) == "train york york"
+
+
+def test_the_tied_head_reads_what_is_said_as_it_is_read(bpe: tokenizer.Tokenizer) -> None:
+    """Embeddings of the pieces themselves are heard as the sentence; every question's words can be heard."""
+    embeddings = torch.randn(tokenizer.VOCABULARY, 64, generator=torch.Generator().manual_seed(1)) * 0.5
+    tied = bridge.Tied(bpe, embeddings)
+    said = "when is the next train to York"
+    rows = bridge.targets(bpe, embeddings)
+    states = [row for piece in hear.words_ids(bpe, said) for row in (rows[piece], rows[piece], rows[hear.BLANK])]
+    assert tied.read(torch.stack(states)) == said.lower()
+    assert tied.classes(said).tolist() == [tied.pieces.index(piece) for piece in hear.words_ids(bpe, said)]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+@settings(max_examples=10, deadline=None)
+def test_kept_features_come_back(lengths: list[int]) -> None:
+    clips = [torch.full((length, 3), float(place)) for place, length in enumerate(lengths)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clips.npy"
+        heard.keep(path, clips)
+        kept = heard.kept(path)
+        assert [kept.length(i) for i in range(len(kept))] == lengths
+        assert all(torch.equal(kept[i], clip) for i, clip in enumerate(clips))
+
+
+@given(st.lists(st.integers(1, 50), min_size=16, max_size=60), st.integers(0, 9))
+def test_shuffled_batches_hold_each_once(lengths: list[int], seed: int) -> None:
+    batches = heard.shuffled(lengths, 2, np.random.default_rng(seed), groups=4)
+    met = [index for _ in range(len(lengths) // 8 * 4) for index in next(batches)]
+    assert len(met) == len(set(met))
+    assert set(met) <= set(range(len(lengths)))

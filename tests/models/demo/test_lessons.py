@@ -1,11 +1,13 @@
 """Conversations that the thinker learns from, and how the evaluation judges answers."""
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,50 +21,78 @@ def bpe() -> tokenizer.Tokenizer:
     return tokenizer.train()
 
 
-def clips(count: int, seed: int = 0) -> list[pool.Clip]:
-    """Clips of tones in the place of speech: what is said doesn't matter to the layout."""
-    desk, rng = Desk(random.Random(seed)), np.random.default_rng(seed)
-    drawn = [pool.draw_turn(desk) for _ in range(count)] + [desk.turn("look"), desk.follow_up("town")]
-    return [pool.Clip((rng.standard_normal(14000) * 3000).astype(np.int16), turn, "flite:slt") for turn in drawn]
+ALL = lessons.Shares(tools=0.3, look=0.2, camera=0.2, instructions=0.3, turns=(0.4, 0.3, 0.3))
+
+
+def teacher(bpe: tokenizer.Tokenizer, seed: int, shares: lessons.Shares = ALL) -> lessons.Teacher:
+    """One that was shown a picture of everything."""
+    made = lessons.Teacher(bpe, seed, shares)
+    made.sights = {thing: [sequences.Sight(torch.zeros(12, 3, 8), 3, 4)] for thing in see.THINGS}
+    return made
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_conversation_is_laid_out_whole(bpe: tokenizer.Tokenizer, seed: int) -> None:
-    teacher = lessons.Teacher(bpe, seed, lessons.Shares())
-    teacher.take(clips(60, seed))
-    layout, spoken = teacher.conversation()
-    batch = sequences.batch([layout], [spoken])
-    assert len(batch.mels) == len(spoken)
-    assert (batch.ids[0, batch.audio_at] == bpe.token_to_id("<|audio_pad|>")).all()
+    layout = teacher(bpe, seed).conversation()
+    batch = sequences.batch([layout])
     sights = {bpe.token_to_id("<|image_pad|>"), bpe.token_to_id("<|video_pad|>")}
     assert set(batch.ids[0, batch.visual_at].tolist()) <= sights
+    assert len(batch.visual_at) == (0 if batch.seen is None else len(batch.seen))
     learned = [token for token in layout.labels if token != sequences.IGNORE]
     assert bpe.token_to_id("<|im_end|>") in learned, "every reply ends"
     assert not {bpe.token_to_id("<|im_start|>"), bpe.token_to_id("<|audio_pad|>")} & set(learned)
 
 
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_a_branch_is_as_if_it_stood_alone(bpe: tokenizer.Tokenizer, seed: int) -> None:
+    """Every position sees just its own line, whose positions count on from place to place, text in steps of one."""
+    layout = teacher(bpe, seed).conversation()
+    seen = layout.seen_by()
+    for last in (i for i in range(len(layout.ids)) if i + 1 == len(layout.ids) or not seen[i + 1, i]):
+        line = np.flatnonzero(seen[last])
+        text = bpe.decode([layout.ids[i] for i in line], skip_special_tokens=False)
+        assert text.count("<|im_start|>assistant") == text.count("<|im_start|>user")
+        assert all(part.endswith("<|im_end|>\n") for part in text.split("<|im_start|>assistant")[:-1])
+        alone = sequences.Layout(bpe)
+        alone.text(re.split(r"<\|(?:audio|vision)_start\|>", text)[0])
+        assert [layout.positions[i] for i in line[: len(alone.ids)]] == alone.positions
+        ends = [layout.positions[i][0] for i in line]
+        assert ends == sorted(ends)
+    starts = [i for i in range(1, len(layout.ids)) if layout.segments[i] != layout.segments[i - 1]]
+    assert not any(layout.learn[i] for i in starts), "no branch's first token is guessed from another branch"
+
+
 def test_a_batch_pads_and_keeps_the_places(bpe: tokenizer.Tokenizer) -> None:
-    teacher = lessons.Teacher(bpe, 5, lessons.Shares())
-    teacher.take(clips(60))
-    made = [teacher.conversation() for _ in range(4)]
-    batch = sequences.batch([m[0] for m in made], [m[1] for m in made])
-    assert (batch.ids.view(-1)[batch.audio_at] == bpe.token_to_id("<|audio_pad|>")).all()
+    made = [teacher(bpe, seed).conversation() for seed in range(4)]
+    batch = sequences.batch(made)
     assert (batch.labels[~batch.mask] == sequences.IGNORE).all()
-    for row, (layout, _) in enumerate(made):
-        assert batch.ids[row, : len(layout.ids)].tolist() == layout.ids
-        assert batch.labels[row, : len(layout.ids)].tolist() == layout.labels
+    assert batch.tree is not None
+    assert batch.tree.diagonal(dim1=2, dim2=3).all(), "no position sees nothing: its softmax would not be a number"
+    for row, layout in enumerate(made):
+        length = len(layout.ids)
+        assert batch.ids[row, :length].tolist() == layout.ids
+        assert batch.labels[row, :length].tolist() == layout.labels
+        assert not batch.tree[row, 0, :length, length:].any()
 
 
 def test_imagined_audio_stands_where_audio_would(bpe: tokenizer.Tokenizer) -> None:
-    teacher = lessons.Teacher(bpe, 1, lessons.Shares(text=1.0, imagined=1.0, tools=0.0, silent=0.0, look=0.0))
-    teacher.take(clips(60))
-    layout, spoken = teacher.conversation()
-    batch = sequences.batch([layout], [spoken])
+    shares = lessons.Shares(typed=0.0, tools=0.0, silent=0.0, turns=(1.0, 0.0, 0.0))
+    batch = sequences.batch([teacher(bpe, 1, shares).conversation()])
     ids, silent = batch.ids[0], bpe.token_to_id("<|audio_pad|>")
     assert not batch.mels
     assert (ids[batch.imagined_at] == silent).sum() == (ids == silent).sum() > 0
     assert (ids[batch.imagined_at] != silent).any()
+
+
+def test_no_lesson_holds_what_is_held_out(bpe: tokenizer.Tokenizer) -> None:
+    turning = teacher(bpe, 3, lessons.Shares(turned=1.0))
+    for _ in range(300):
+        assert not grammar.is_held_out(turning._drawn("first", calls=False).said)
+    for said in ("to York how much is a return ticket", "um to Leeds when does the last train go please"):
+        assert grammar.is_held_out(said)
+    assert not grammar.is_held_out("when is the next train to York")
 
 
 def test_shards_keep_what_was_said(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.demo.recipe import pictures, see
-from models.demo.recipe.lessons import PICTURE_SIZES
+from models.demo.recipe.see import PICTURE_SIZES
 
 
 @given(st.sampled_from(see.THINGS), st.integers(0, 10**6), st.sampled_from(PICTURE_SIZES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_everything_can_be_drawn(thing: str, seed: int, size: tuple[int, int]) -> None:
     pixels = pictures.draw(thing, random.Random(seed), *size)
     assert pixels.shape == (size[1], size[0], 3)
