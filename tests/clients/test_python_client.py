@@ -177,6 +177,48 @@ class RecordingSounddevice(SimpleNamespace):
         pass
 
 
+async def test_a_connection_that_breaks_is_replaced(server: LiveServer) -> None:
+    seen: list[dict[str, Any]] = []
+    async with connect(server.url) as call:
+        await call.send_text("Remember me.")
+        broken = call._socket
+
+        async def go_on() -> None:
+            while call._socket is broken:
+                await call.hear(bytes(960))  # a microphone does not notice
+                await asyncio.sleep(0.02)
+            await call.send_text("And again.")
+
+        async with asyncio.timeout(PATIENCE_S):
+            async for event in call:
+                seen.append(event)
+                done = [each for each in seen if each["type"] == "response.done"]
+                if event["type"] == "response.done" and len(done) == 1:
+                    broken.transport.abort()
+                    going_on = asyncio.create_task(go_on())
+                if len(done) == 2:
+                    break
+        await going_on
+    said = [event["item"] for event in seen if event["type"] == "conversation.item.added"]
+    assert [item["content"][0]["text"] for item in said if item["role"] == "user"] == ["Remember me.", "And again."]
+    assert [event["type"] for event in seen].count("session.created") == 1
+
+
+async def test_a_session_that_is_gone_is_not_waited_for() -> None:
+    with LiveServer() as server:
+        returns = server.server.config.app.state.returns  # type: ignore[union-attr]
+
+        async def lose_it() -> None:
+            async with connect(server.url) as call:
+                async for event in call:
+                    if event["type"] == "parley.session.resumable":
+                        returns.forget(event["token"])
+                        call._socket.transport.abort()
+
+        with pytest.raises(ParleyError, match="call again"):
+            await asyncio.wait_for(lose_it(), PATIENCE_S)
+
+
 async def test_a_headset(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: dict[str, Any] = {}
 

@@ -6,8 +6,8 @@ import asyncio
 import base64
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,12 +15,15 @@ from urllib.parse import urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.typing import Subprotocol
 
 from parley_client.player import Player
 
 Event = dict[str, Any]
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 REPORT_S = 0.05
+RESUME = "parley-resume"  # a subprotocol: the server gives a token with which to come back
+RETRY_S = 0.5
 FLUSH_ON = {"input_audio_buffer.speech_started", "conversation.item.truncated"}
 
 
@@ -54,16 +57,24 @@ async def connect(
     ``session``: anything else of ``session.update``. Raises ParleyError."""
     address = websocket_url(url)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    try:
-        socket = await connect_socket(
-            address, additional_headers=headers, max_size=MAX_MESSAGE_BYTES, open_timeout=timeout_s
+
+    async def dial(resume: str) -> ClientConnection:
+        return await connect_socket(
+            address,
+            additional_headers=headers,
+            subprotocols=[Subprotocol("realtime"), Subprotocol(resume)],
+            max_size=MAX_MESSAGE_BYTES,
+            open_timeout=timeout_s,
         )
+
+    try:
+        socket = await dial(RESUME)
     except InvalidStatus as refused:
         raise ParleyError(f"{address} refused the call: {_reason(refused)}") from None
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
         raise ParleyError(f"no server answers at {address} ({error}). Is it running? Try: parley serve") from None
-    call = Call(socket, dict(tools or {}))
-    async with socket:
+    call = Call(socket, dict(tools or {}), dial)
+    try:
         await call.configure(instructions, voice, dict(session or {}))
         reporting = asyncio.create_task(call.report())
         try:
@@ -71,13 +82,25 @@ async def connect(
         finally:
             reporting.cancel()
             await call.cancel_tools()
+    finally:
+        await call.close()
 
 
 class Call:
-    """Made by `connect`. Iterate over its events: that is what makes it play, and run tools."""
+    """Made by `connect`. Iterate over its events: that is what makes it play, run tools, and come back when the
+    connection breaks: the same session goes on, within the server's grace."""
 
-    def __init__(self, socket: ClientConnection, tools: dict[str, Tool]) -> None:
+    def __init__(
+        self,
+        socket: ClientConnection,
+        tools: dict[str, Tool],
+        dial: Callable[[str], Awaitable[ClientConnection]],
+    ) -> None:
         self._socket = socket
+        self._dial = dial
+        self._token = ""  # with which the session may be come back to
+        self._grace_s = 0.0
+        self._count = 0  # messages of the session that came
         self._tools = tools
         self._answering: set[str] = set()  # responses that wait for tools
         self._running: set[asyncio.Task[None]] = set()
@@ -87,11 +110,13 @@ class Call:
     # --- what we say ---
 
     async def send(self, event: Mapping[str, Any]) -> None:
-        """Any event of the API. Raises ParleyError when the conversation is over."""
+        """Any event of the API; lost while the connection is broken and may come back. Raises ParleyError when the
+        conversation is over."""
         try:
             await self._socket.send(json.dumps(event))
         except ConnectionClosed as closed:
-            raise ParleyError(_farewell(closed)) from None
+            if not self._may_come_back(closed):
+                raise ParleyError(_farewell(closed)) from None
 
     async def hear(self, pcm: bytes) -> None:
         """What the microphone recorded: 16-bit PCM at 24 kHz, mono. Silence instead, while ``muted``."""
@@ -144,16 +169,44 @@ class Call:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """Every event, until the server ends the conversation. Raises ParleyError if it ends badly."""
-        try:
-            async for text in self._socket:
-                event: Event = json.loads(text)
-                self._take(event)
-                yield event
-        except ConnectionClosed as closed:
-            raise ParleyError(_farewell(closed)) from None
+        while True:
+            try:
+                async for text in self._socket:
+                    event: Event = json.loads(text)
+                    self._take(event)
+                    yield event
+                return
+            except ConnectionClosed as closed:
+                if not self._may_come_back(closed):
+                    raise ParleyError(_farewell(closed)) from None
+                await self._come_back(closed)
+
+    def _may_come_back(self, closed: ConnectionClosed) -> bool:
+        return closed.rcvd is None and bool(self._token)
+
+    async def _come_back(self, closed: ConnectionClosed) -> None:
+        """Another connection to the same session. Raises ParleyError when there is none in time."""
+        self.player.flush()  # the server cuts what is being said, too
+        token, self._token = self._token, ""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace_s):
+                while True:
+                    with suppress(OSError, InvalidHandshake, ConnectionClosed):
+                        socket = await self._dial(f"{RESUME}.{token}.{self._count}")
+                        first: Event = json.loads(await socket.recv())
+                        if first["type"] == "parley.session.resumed":
+                            self._socket, self._token, self._count = socket, token, first["count"]
+                            return
+                        await socket.close()
+                        break
+                    await asyncio.sleep(RETRY_S)
+        raise ParleyError(_farewell(closed)) from None
 
     def _take(self, event: Event) -> None:
+        self._count += 1
         match event["type"]:
+            case "parley.session.resumable":
+                self._token, self._grace_s = event["token"], event["grace_s"]
             case "response.output_audio.delta":
                 self.player.push(event["item_id"], base64.b64decode(event["delta"]))
             case "parley.playout.pause":
@@ -203,6 +256,10 @@ class Call:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # a ParleyError: whoever iterates is told
+
+    async def close(self) -> None:
+        """At the end."""
+        await self._socket.close()
 
     async def cancel_tools(self) -> None:
         """At the end."""
