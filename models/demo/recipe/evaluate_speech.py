@@ -99,7 +99,8 @@ def evaluate(folder: Path, size: float = 1.0) -> tuple[list[Row], list[str]]:
     served, examiner = Served(folder), Examiner(seed=7, size=size)
     asked = examiner.asked(examiner.turns(100))
     answers = [served.answer(case.question) for case in asked]
-    both = [(case, answer) for case, answer in zip(asked, answers, strict=True) if answer.text and len(answer.pcm)]
+    replied = zip(asked, answers, strict=True)
+    both = [(case, answer) for case, answer in replied if spoken_words(answer.text) and len(answer.pcm)]
     shown = [
         f"aloud: {case.turn.said!r} -> nothing"
         for case, answer in zip(asked, answers, strict=True)

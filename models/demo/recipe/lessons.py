@@ -41,6 +41,7 @@ _OTHER_TOOL = {
 }
 _MISHEARD = (0.0, 0.0, 0.04, 0.1, 0.2)
 """Shares of wrong or missed pieces in an imagined sentence."""
+_CALLED = ("transfer", "departures")
 _SILENT_TOKENS = (14, 20, 30, 50, 100, 390)
 
 
@@ -106,7 +107,7 @@ class Lessons(IterableDataset[Batch]):
 
 
 class Clips:
-    """The pool as the tower heard it, by kinds: "first", "leaning", "look", "senseless", "nothing"."""
+    """The pool as it was heard, by kinds: "first" (some are "calls"), "leaning", "look", "senseless", "nothing"."""
 
     def __init__(self, work: Path, rng: random.Random) -> None:
         self.rng, self._of = rng, dict[str, list[tuple[Turn, heard.Kept, int]]]()
@@ -115,7 +116,8 @@ class Clips:
             for variant in heard.variants(work, "heard"):
                 kept = heard.kept(work / "heard" / f"{name}-{variant}.npy")
                 for index, turn in enumerate(turns):
-                    self._of.setdefault(kind(turn), []).append((turn, kept, index))
+                    for one in {kind(turn), "calls" if turn.intent in _CALLED else kind(turn)}:
+                        self._of.setdefault(one, []).append((turn, kept, index))
 
     def draw(self, wanted: str) -> Clip | None:
         """One of a kind; None where there is none."""
@@ -212,18 +214,18 @@ class Teacher:
                 wanted = other
         if wanted == pool.SENSELESS and before:
             wanted = "first"
+        if names and wanted == "first" and rng.random() < CALLS:
+            wanted = "calls"
         clip = self.clips.draw(wanted) if self.clips is not None and rng.random() < shares.heard else None
-        if clip is not None and not (names and wanted == "first" and rng.random() < CALLS):
-            return clip
-        return Clip(self._drawn(wanted, bool(names)))
+        return clip or Clip(self._drawn(wanted))
 
-    def _drawn(self, wanted: str, calls: bool) -> Turn:
+    def _drawn(self, wanted: str) -> Turn:
         if wanted == "nothing":
             return Turn("", "", "nothing")
         if wanted == pool.SENSELESS:
             return pool.draw_senseless(self.desk)
-        if calls and wanted == "first" and self.rng.random() < CALLS:
-            return self.desk.turn(self.rng.choice(("transfer", "departures")), tools=True)
+        if wanted == "calls":
+            return self.desk.turn(self.rng.choice(_CALLED), tools=True)
         while kind(turn := pool.draw_turn(self.desk)) != wanted:
             pass
         if turn.intent in ("order", "refusal") or self.rng.random() > self.shares.turned:
@@ -264,14 +266,15 @@ class Teacher:
         elif clip.states is not None:
             layout.heard(clip.states)
         else:
-            layout.imagined_audio(self._imagined(turn.said))
+            # What nobody taught it to hear sounds like words that it knows, in no order.
+            unheard = turn.intent == "refusal" and rng.random() < 0.6
+            layout.imagined_audio(self._imagined(turn.said, 0.7 if unheard else rng.choice(_MISHEARD)))
 
-    def _imagined(self, said: str) -> list[int | None]:
-        """The pieces of a sentence as CTC hears them: far apart, some twice, a few of them wrong or missed."""
+    def _imagined(self, said: str, wrong: float) -> list[int | None]:
+        """A sentence's pieces as CTC hears them: far apart, some twice, a share `wrong` of them wrong or missed."""
         rng = self.rng
         if not said:
             return [None] * rng.choice(_SILENT_TOKENS)
-        wrong = rng.choice(_MISHEARD)
         sounds: list[int | None] = [None] * rng.randint(1, 6)
         for piece in words_ids(self.bpe, said):
             slip = rng.random()
