@@ -22,9 +22,6 @@ TRUST = 2.0
 UNKNOWN = 0.5
 KNOWN = (0.0, 0.3, 0.5, 0.8, 1.0)
 """What is learned counts so much against the general rule, by how many of the last words were ever seen together."""
-LOCAL, STRANGE = 3, 0.4
-"""Each run of so many words that was never seen, not even with another last word, makes what is learned count so much
-less."""
 _WORD = re.compile(r"[\w']+")
 START, ANY = "^", "*"
 
@@ -68,14 +65,7 @@ class Endings:
                 known = len(run)
             learned = (self._ended.get(run, 0) + TRUST * learned) / (seen + TRUST)
         sure = KNOWN[min(known, len(KNOWN) - 1)] if known < len(marked) else 1.0
-        sure *= STRANGE ** self._strange(marked)
         return sure * learned + (1 - sure) * general
-
-    def _strange(self, marked: list[str]) -> int:
-        """Places where three words follow each other as they never did: the sentence is of another make, and what
-        usually comes after its last words may have been said before them."""
-        runs = [tuple(marked[end - LOCAL : end]) for end in range(LOCAL, len(marked) + 1)]
-        return sum(run not in self._seen and (*run[:-1], ANY) not in self._seen for run in runs)
 
     def _add(self, words: list[str]) -> None:
         marked = [START, *words]

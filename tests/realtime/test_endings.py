@@ -62,17 +62,6 @@ def test_what_was_never_heard_is_left_to_the_general_rule(endings: Endings) -> N
     assert endings("...") is None
 
 
-def test_a_sentence_of_another_make_may_end_where_none_did() -> None:
-    """What always went on with a town may be all, where the town was said before."""
-    sentences = [f"how much is a single ticket to {town} please" for town in TOWNS] * 10
-    endings = Endings.learn([*sentences, *(f"to {town} please" for town in TOWNS)])
-    usual, turned = endings("how much is a single ticket"), endings("to Leeds how much is a single ticket")
-    assert usual is not None
-    assert turned is not None
-    assert usual <= 1 - SURE
-    assert turned > usual + 0.2
-
-
 def test_a_file_of_sentences(tmp_path: Path) -> None:
     path = tmp_path / "typical.txt"
     path.write_text("\n".join(SENTENCES * 3))
