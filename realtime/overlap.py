@@ -4,12 +4,12 @@ A cough, an "uh-huh", our own echo and people in the background are one thing, s
 After ``hold_after_ms`` of speech the reply is held, with all its state. Then, whichever comes first:
 
     words that are more than listening noises and not what we just said; one alone if it is a `TAKERS`, or if
-    hardly anything of the reply was heard yet                                                  -> an interruption
+    hardly anything of the reply was heard yet                                          -> an interruption
     no words known, and ``interrupt_after_ms`` of speech                                -> an interruption
     listening noises or none at all, and ``noise_after_ms`` of speech                   -> an interruption
     they are silent again, and all words are known and nothing                          -> it was nothing
     they are silent for ``resume_after_ms``, words still to come; at once, if it was a
-    noise or a listening noise so far                                                   -> the reply goes on, softly
+    noise so far                                                                        -> the reply goes on, softly
     they are silent for ``false_alarm_ms`` (for ``words_wait_ms``, if words are to come) -> it was nothing
 
 Speech that is ``faint_db`` fainter than this speaker's is somebody else's, or what a loudspeaker leaks. What has hardly
@@ -125,5 +125,4 @@ def _ended(rules: OverlapRules, over: Over, nothing: bool) -> Event | None:
     wait_ms = rules.words_wait_ms if over.asked and not known else rules.false_alarm_ms
     if known or over.silence_ms >= wait_ms:
         return Event.FALSE_ALARM
-    soon = over.noisy or (nothing and bool(over.words))
-    return Event.LULL if over.held and (soon or over.silence_ms >= rules.resume_after_ms) else None
+    return Event.LULL if over.held and (over.noisy or over.silence_ms >= rules.resume_after_ms) else None

@@ -32,8 +32,7 @@ RULES = OverlapRules()
         (Over(1500, 0, held=True, words="mm"), Event.BARGE),
         (Over(300, 100, held=True), None),
         (Over(300, 140, held=True, asked=True), Event.LULL),
-        (Over(300, 40, held=True, asked=True, words="mm"), Event.LULL),  # so far it was a listening noise
-        (Over(300, 40, held=True, asked=True, words=""), None),  # nothing was made out so far
+        (Over(300, 40, held=True, asked=True, words="mm"), None),  # so far it was a listening noise
         (Over(300, 40, held=True, asked=True, noisy=True), Event.LULL),
         (Over(300, 300, asked=True), None),  # their words are still to come
         (Over(300, 600, asked=True), Event.FALSE_ALARM),
