@@ -118,12 +118,14 @@ class Rig:
         self.service._spec, self.service._pumps = self.host.start(pumps.deliver), pumps
         self.calls = PhoneCalls(self.service)
         self.events: list[tuple[float, dict[str, Any]]] = []
+        self._news = asyncio.Event()
         opened = self.service.open
 
         def open_(settings: Any, emit: Callable[[Effect], None], config: Any = None) -> Any:
             def noted(effect: Effect) -> None:
                 if isinstance(effect, Send):
                     self.events.append((asyncio.get_running_loop().time(), effect.event))
+                    self._news.set()
                 emit(effect)
 
             return opened(settings, noted, config)
@@ -137,7 +139,8 @@ class Rig:
         """Waits for the next event of that kind."""
         seen = len(self.of(kind))
         while len(self.of(kind)) == seen:
-            await asyncio.sleep(0.001)
+            self._news.clear()
+            await self._news.wait()
         return self.of(kind)[-1]
 
     def dial(self, make: Callable[[Line], Carrier], link: Link, name: str = "test") -> asyncio.Task[None]:
