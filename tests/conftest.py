@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).parent
 LIVE = HERE / "transport"
 TRIES = 3
-UNPROVED = {HERE / "models/demo/test_checkpoint.py"}
+UNPROVED: set[Path] = set()
 """Written, and not yet seen to pass as they stand on an idle machine. `make test` leaves them out; `make test-unproved`
 runs them. Whoever sees one pass takes it off."""
 
