@@ -94,10 +94,8 @@ class Served:
         self.process.wait(60)
 
 
-def measure(
-    served: Served, kind: str, clip: Path, count: int, talk_s: float
-) -> tuple[list[Heard], tuple[float, float]]:
-    """What the callers heard, and the shares of a core that a call cost."""
+def measure(served: Served, kind: str, clip: Path, count: int, talk_s: float) -> tuple[list[Heard], Cost]:
+    """What the callers heard, and what that cost."""
     cost = Cost(served.process.pid, count)
     sizes = [min(CALLERS_A_PROCESS, count - at) for at in range(0, count, CALLERS_A_PROCESS)]
     callers = [
@@ -110,7 +108,8 @@ def measure(
         for size in sizes
     ]
     lines = [line for caller in callers for line in caller.communicate(timeout=300)[0].splitlines()]
-    return [Heard(**json.loads(line)) for line in lines], cost.shares()
+    cost.stop()
+    return [Heard(**json.loads(line)) for line in lines], cost
 
 
 def mouth_to_ear_ms(heard: Heard) -> float | None:
@@ -130,7 +129,7 @@ def interrupt_stop_ms(heard: Heard, silence_s: float = 0.3) -> float | None:
     return (last - heard.interrupted_s) * 1000
 
 
-def figures_of(heard: Sequence[Heard], cpu: tuple[float, float], count: int, kind: str) -> dict[str, float]:
+def figures_of(heard: Sequence[Heard], cost: Cost, count: int, kind: str) -> dict[str, float]:
     there = [each for each in heard if each.connected and each.spoke_s]
     ears, stops = [mouth_to_ear_ms(each) for each in there], [interrupt_stop_ms(each) for each in there]
     silent = sum(value is None for value in ears)
@@ -141,9 +140,9 @@ def figures_of(heard: Sequence[Heard], cpu: tuple[float, float], count: int, kin
         "interrupt_stop_ms_p50": quantile(stops, 0.5),
         "interrupt_stop_ms_p95": quantile(stops, 0.95),
         "underrun_ms_max": max((ms for each in there for ms in each.underrun_ms), default=float("nan")),
-        "cpu_share": cpu[0],
-        "engine_cpu_share": cpu[1],
-        "calls_per_core": 1 / cpu[0] if cpu[0] else float("nan"),
+        "cpu_share": cost.share,
+        "engine_cpu_share": cost.engine_share,
+        "calls_per_core": 1 / cost.share if cost.share else float("nan"),
     }
     return {f"{kind}_{name}@{count}": value for name, value in found.items()}
 
@@ -158,7 +157,8 @@ def run(model: str, counts: Sequence[int], talk_s: float) -> dict[str, float]:
             figures[f"{kind}_breaks_at"] = 0.0
             try:
                 for count in counts:
-                    figures |= figures_of(*measure(served, kind, clip, count, talk_s), count, kind)
+                    heard, cost = measure(served, kind, clip, count, talk_s)
+                    figures |= figures_of(heard, cost, count, kind)
                     late = not figures[f"{kind}_mouth_to_ear_ms_p95@{count}"] < BROKEN_MS
                     if late or figures[f"{kind}_calls_failed@{count}"]:
                         figures[f"{kind}_breaks_at"] = float(count)

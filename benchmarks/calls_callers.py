@@ -49,6 +49,8 @@ class Heard:
     """Of each reply, as the server counts it."""
     loud_said: int = 0
     """Loud 20 ms that were said."""
+    packets: int = 0
+    """Of the answer's track, loud or not, that came over WebRTC."""
 
 
 class Voice:
@@ -156,6 +158,7 @@ async def listen(track: MediaStreamTrack, heard: Heard) -> None:
         except MediaStreamError:
             return
         assert isinstance(frame, av.AudioFrame)
+        heard.packets += 1
         if np.abs(frame.to_ndarray().astype(np.int32)).max() > LOUD:
             heard.loud_s.append(loop.time())
 

@@ -6,8 +6,9 @@ ENV: an environment of its own with `fastrtc` and `pipecat-ai[webrtc]`, which is
 processes of their own, call each server in turn and say a clip; each server's audio flows both ways. Ours does more: it
 decides about turns and answers with a toy model's speech; theirs send back what they get.
 
-cpu_share         of one core, the server's process, per call (ours: without the engine, which is a process of its own)
-calls_per_core    1 / cpu_share
+cpu_ms_a_tick     processor time of the server's process for each 20 ms of audio that a caller got from it; ours without
+                  the engine, which is a process of its own. Load on the machine changes it little.
+calls_per_core    20 / cpu_ms_a_tick
 heard_share       of the loud 20 ms that the caller's clip has, how many came back (echoes only): 1 if nothing was lost
 """
 
@@ -112,21 +113,24 @@ def run(python: Path, calls: int, talk_s: float) -> dict[str, float]:
             served = Served("echo") if name == "parley" else PeerServed(python, PEERS[name])
             time.sleep(2.0)  # what a start leaves to do
             try:
-                heard, (cpu, engine) = measure(served, "rtc" if name == "parley" else name, clip, calls, talk_s)
+                heard, cost = measure(served, "rtc" if name == "parley" else name, clip, calls, talk_s)
             finally:
                 served.stop()
+            ticks = sum(each.packets for each in heard)
+            tick_ms = 1000 * cost.server_s / ticks if ticks else float("nan")
             figures |= {
-                f"{name}_cpu_share@{calls}": cpu,
-                f"{name}_calls_per_core@{calls}": 1 / cpu if cpu else float("nan"),
+                f"{name}_cpu_ms_a_tick@{calls}": tick_ms,
+                f"{name}_calls_per_core@{calls}": 20 / tick_ms,
+                f"{name}_ticks@{calls}": float(ticks),
                 f"{name}_calls_failed@{calls}": float(sum(not each.connected or not each.loud_s for each in heard)),
             }
             if name == "parley":
-                figures[f"parley_engine_cpu_share@{calls}"] = engine
+                figures[f"parley_engine_cpu_share@{calls}"] = cost.engine_share
             else:
                 came = [len(each.loud_s) / each.loud_said for each in heard if each.loud_said]
                 figures[f"{name}_heard_share@{calls}"] = sum(came) / len(came) if came else float("nan")
     for name in PEERS:
-        ours, theirs = figures[f"parley_cpu_share@{calls}"], figures[f"{name}_cpu_share@{calls}"]
+        ours, theirs = figures[f"parley_cpu_ms_a_tick@{calls}"], figures[f"{name}_cpu_ms_a_tick@{calls}"]
         figures[f"{name}_over_parley@{calls}"] = theirs / ours
     return figures
 

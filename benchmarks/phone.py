@@ -68,17 +68,26 @@ def cpu_s(pid: int) -> tuple[float, float]:
 
 
 class Cost:
-    """What a server spends from now on."""
+    """What a server spends from now on, until ``stop``."""
 
     def __init__(self, pid: int, calls: int) -> None:
         self._pid, self._calls = pid, calls
         self._before, self._began = cpu_s(pid), time.monotonic()
+        self.server_s = self.engine_s = self.passed_s = 0.0
 
-    def shares(self) -> tuple[float, float]:
-        """Of one core, a call: the server, its engine."""
-        passed_s = (time.monotonic() - self._began) * self._calls
-        own, children = (after - before for after, before in zip(cpu_s(self._pid), self._before, strict=True))
-        return own / passed_s, children / passed_s
+    def stop(self) -> None:
+        self.passed_s = time.monotonic() - self._began
+        own, children = cpu_s(self._pid)
+        self.server_s, self.engine_s = own - self._before[0], children - self._before[1]
+
+    @property
+    def share(self) -> float:
+        """Of one core, a call: the server without its engine."""
+        return self.server_s / self.passed_s / self._calls
+
+    @property
+    def engine_share(self) -> float:
+        return self.engine_s / self.passed_s / self._calls
 
 
 class Served:
@@ -124,15 +133,14 @@ def free_port() -> int:
     return port
 
 
-def measure(
-    served: Served, kind: str, clip: Path, count: int, talk_s: float
-) -> tuple[list[Heard], tuple[float, float]]:
-    """What the callers heard, and the shares of a core that a call cost."""
+def measure(served: Served, kind: str, clip: Path, count: int, talk_s: float) -> tuple[list[Heard], Cost]:
+    """What the callers heard, and what that cost."""
     port = served.sip if kind == "sip" else served.http
     command = [sys.executable, "-m", "benchmarks.phone_callers", kind, str(port), str(clip), str(count), str(talk_s)]
     cost = Cost(served.process.pid, count)
     out = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=300).stdout
-    return [Heard(**each) for each in pickle.loads(out)], cost.shares()
+    cost.stop()
+    return [Heard(**each) for each in pickle.loads(out)], cost
 
 
 def quantile(values: Sequence[float | None], q: float) -> float:
@@ -140,13 +148,13 @@ def quantile(values: Sequence[float | None], q: float) -> float:
     return float(np.quantile(known, q)) if known else float("nan")
 
 
-def figures_of(heard: Sequence[Heard], cpu: tuple[float, float], count: int, kind: str) -> dict[str, float]:
+def figures_of(heard: Sequence[Heard], cost: Cost, count: int, kind: str) -> dict[str, float]:
     found = {
         "calls_failed": float(count - len(heard)),
         "e2e_ms_p50": quantile([each.e2e_ms() for each in heard], 0.5),
         "e2e_ms_p95": quantile([each.e2e_ms() for each in heard], 0.95),
-        "cpu_share": cpu[0],
-        "engine_cpu_share": cpu[1],
+        "cpu_share": cost.share,
+        "engine_cpu_share": cost.engine_share,
     }
     if kind == "sip":
         found |= {
@@ -171,8 +179,8 @@ def run(model: str, counts: Sequence[int], talk_s: float) -> dict[str, float]:
         try:
             for count in counts:
                 for kind in ("sip", "ws"):
-                    heard, cpu = measure(served, kind, clip, count, talk_s)
-                    figures |= figures_of(heard, cpu, count, kind)
+                    heard, cost = measure(served, kind, clip, count, talk_s)
+                    figures |= figures_of(heard, cost, count, kind)
                 if figures[f"calls_failed@{count}"] or not figures[f"e2e_ms_p95@{count}"] < BROKEN_MS:
                     break
         finally:
