@@ -9,9 +9,6 @@ import pytest
 HERE = Path(__file__).parent
 LIVE = HERE / "transport"
 TRIES = 3
-UNPROVED: set[Path] = set()
-"""Written, and not yet seen to pass as they stand on an idle machine. `make test` leaves them out; `make test-unproved`
-runs them. Whoever sees one pass takes it off."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,7 +16,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no others, are tried again, and the closing line says how often. What is pure must pass the first time."""
     for item in items:
         real = item.get_closest_marker("browser") or item.get_closest_marker("phone")
-        if item.path in UNPROVED:
-            item.add_marker(pytest.mark.unproved)
         if real or LIVE in item.path.parents:
             item.add_marker(pytest.mark.flaky(reruns=TRIES - 1))
