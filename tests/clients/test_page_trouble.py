@@ -145,5 +145,5 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
         person.until(lambda: len(person.of("response.done")) == 2)
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
-        person.page.goto("about:blank")  # who leaves the page is not waited for
+        person.page.goto(f"{server.url}/healthz")  # who leaves the page is not waited for
         person.until(lambda: not server.service.sessions)
