@@ -70,6 +70,12 @@ def attend(
     return _slot_by_slot(queries, layout, layer, window, scale, backend)
 
 
+def set_up_cuda() -> None:
+    """For this process: torch's attention is never cuDNN's, which torch prefers on Hopper. That builds a plan for every
+    shape it meets, some 30 ms each, and here hardly two prefills have the same."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 @cache
 def best_backend(device: str, dtype: torch.dtype) -> Backend:
     """``flash`` on CUDA in half precision where flash-attn can be imported, else ``sdpa``."""

@@ -39,16 +39,18 @@ class CudaCapture:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        # One for all: libraries keep a workspace of tens of megabytes for each stream they were called on.
+        self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, run: Callable[[], T]) -> tuple[Callable[[], None], T]:
-        aside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        aside = self._aside
         aside.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(aside):
             for _ in range(WARM_UPS):
                 run()
         torch.cuda.current_stream(self._device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=aside):
             results = run()
         # What was sent for the warm-up may still be on its way from memory that the caller is about to fill.
         torch.cuda.synchronize(self._device)

@@ -12,6 +12,7 @@ import torch
 
 from models import registry, threads
 from models.base import GREEDY, CheckpointError, Codec, LoadOptions, Model, Sampling, Spec, Tokens
+from models.nn.attention import set_up_cuda
 from models.nn.kernels import has_triton
 from models.nn.moe import has_grouped
 from models.nn.replay import CudaCapture
@@ -51,6 +52,8 @@ def load(folder: Path, options: LoadOptions, weights_of: Callable[[Path], Weight
     ``weights_of`` opens the folder's weights; benchmarks make them up."""
     device = _device(options.device)
     dtype = _dtype(options.dtype, device, folder)
+    if device.type == "cuda":
+        set_up_cuda()
     before = _memory(device)
     whole = Fields.read(folder / "config.json")
     config = ThinkerConfig.of(whole.sub("thinker_config"), Fields.read(folder / "preprocessor_config.json"))
