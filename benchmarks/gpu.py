@@ -2,8 +2,16 @@
 
     parity         a tiny checkpoint on the card against the CPU: chats with pictures, cuts and rollbacks, alone and
                    together. Same words, same samples but for rounding; where rounding changed a word is counted.
+    load, warm-up  random weights, CUDA graphs of every size, whatever is compiled once
     lockstep@N     one 80 ms frame for N callers: a token, its codes, its samples, each stage by itself, milliseconds
     paced@N        N callers who speak for three seconds and end within one: ttfa, underrun, share of time it works
+    together@N     the same, all of them ending within 100 ms
+    kernels@N      which kernels the time of one frame goes to
+
+Each section prints its figures when it has them, and ``--json`` is written after each. One that fails is reported with
+its traceback, and the others run. Parity and the big sizes run in processes of their own, since a fault of the card
+takes everything in a process down; the second loads while the first computes, and times nothing before that is done.
+What fails as a whole runs once more without CUDA graphs.
 
 Floors: the bytes of weights that a call must read (of experts, as many as N rows are expected to choose) at the
 bandwidth that this card copies with; and DESIGN's, for an H200. Nothing of them is measured by us.
@@ -12,167 +20,151 @@ bandwidth that this card copies with; and DESIGN's, for an H200. Nothing of them
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import math
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
 
-from benchmarks.engine import SPREAD_S, Crowd, Turn, bandwidth, floors
-from benchmarks.gpu_model import SIZES, random_model
+from benchmarks.gpu_big import Plan, big
 from benchmarks.gpu_parity import parity
-from benchmarks.question import question
-from benchmarks.report import report
-from models.base import Audio, Begin, End, LoadOptions, Model, Sampling
+from benchmarks.gpu_sections import Figures, Sections
+from benchmarks.report import report, write
 from models.nn.attention import best_backend
 from models.nn.kernels import has_triton
-from realtime.schedule import EngineConfig
 
-T = TypeVar("T")
 WANTED_MS = {"ttfa_p50": {1: 60.0, 8: 90.0, 64: 150.0}, "frame": {64: 40.0}}
 """What issue 6 asks of an H200."""
 H200_FLOOR_MS = {"frame": {1: 2.2, 8: 7.2, 64: 16.3}, "ttfa_p50": {1: 12.0, 8: 17.0, 64: 18.0}}
 """FACTS: weights read once at 4.3 TB/s, no launch overhead."""
 FRAMES = 40
+PARITY_SHARE = 0.4
+"""Of the time there is, what parity gets at most."""
+POLL_S = 0.2
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is run."""
-
-    device: str
-    sizes: str
-    callers: tuple[int, ...]
-    frames: int
-    turns: int
-    seconds: float
-    weights: str
-    parity_callers: int = 5
-    kv_tokens_each: int = 512
-
-
-def synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def timed(device: str, call: Callable[[], T], into: list[float]) -> T:
-    """``call()``, with all its work done; milliseconds go ``into``."""
-    began_s = time.perf_counter()
-    result = call()
-    synchronize(device)
-    into.append(1000 * (time.perf_counter() - began_s))
-    return result
-
-
-def lockstep(model: Model, device: str, callers: int, frames: int) -> dict[str, float]:
-    """Every caller at the same place: each stage's milliseconds, medians."""
-    thinker, talker, codec = model.thinker, model.talker, model.codec
-    assert talker is not None, "the sizes have a talker"
-    assert codec is not None, "the sizes have a codec"
-    slots = []
-    pcm = question(3.0, seed=0)
-    for _ in range(callers):
-        slot = thinker.open()
-        talker.open(slot)
-        codec.open(slot)
-        slots.append(slot)
-        for segment in (Begin("user"), Audio(pcm, final=True), End()):
-            for part in model.prompt.parts(segment):
-                thinker.append(slot, part)
-        for part in model.prompt.reply():
-            thinker.append(slot, part)
-    spent: dict[str, list[float]] = {name: [] for name in ("encode", "prefill", "decode", "feed", "frame", "render")}
-    timed(device, lambda: thinker.encode(slots), spent["encode"])
-    while any(thinker.pending(slot) for slot in slots):
-        timed(device, lambda: talker.prefill(thinker.prefill(slots, 2048)), spent["prefill"])
-    for number, slot in enumerate(slots):
-        thinker.begin(slot, Sampling(seed=number))
-        codec.reset(slot)
-        talker.begin(slot, model.spec.voices[0], Sampling(0.9, 50, 1.0, 1.05, number))
-    for _ in range(frames):
-        tokens = timed(device, lambda: thinker.decode(slots), spent["decode"])
-
-        def feed(tokens: list[int] = tokens) -> None:
-            for slot, embedding in zip(slots, thinker.embedding(tokens), strict=True):
-                talker.feed(slot, embedding)
-
-        timed(device, feed, spent["feed"])
-        made = timed(device, lambda: talker.frame(slots), spent["frame"])
-        codes = torch.stack([frame.codes for frame in made if frame.codes is not None])[:, None]
-        speaking = [frame.slot for frame in made if frame.codes is not None]
-        samples = timed(device, partial(codec.render, speaking, codes), spent["render"])
-        assert all(bool(piece.isfinite().all()) for piece in samples), "random weights gave samples that are no sound"
-    for slot in slots:
-        for stage in (codec, talker, thinker):
-            stage.close(slot)
-    found = {f"{name}_ms": statistics.median(values[2:] or values) for name, values in spent.items()}
-    steps = ("decode", "feed", "frame", "render")
-    return {**found, "one_frame_ms": sum(found[f"{name}_ms"] for name in steps)}
-
-
-def paced(model: Model, plan: Plan, callers: int) -> dict[str, float]:
-    """A conversation in real time; ends staggered over a second (over SPREAD_S: ``ttfa_together``)."""
-    config = EngineConfig(reply_frames=plan.frames, speaking_share=0.01)
-    found: dict[str, float] = {}
-    for name, spread_s in (("", 1.0), ("_together", SPREAD_S)):
-        crowd = Crowd(model, callers, config)
-        turn = Turn(plan.seconds, spread_s, max_tokens=plan.frames // 2)
-        took_s = sum(crowd.turn(turn, epoch) for epoch in range(plan.turns))
-        figures = crowd.figures(took_s)
-        found |= {f"{key}{name}": figures[key] for key in ("ttfa_p50", "ttfa_p95", "underrun_ms_max", "busy")}
-        found["refused"] = figures["refused"]
-        crowd.close()
-    return found
-
-
-def big(plan: Plan, folder: Path) -> dict[str, float]:
-    """The big sizes: load, then N callers for each N."""
-    most = max(plan.callers)
-    options = LoadOptions(
-        device=plan.device, slots=most + 1, kv_tokens=most * plan.kv_tokens_each, weights=plan.weights,
-        graphs="on" if plan.device == "cpu" else "auto",
-    )  # fmt: skip
-    began_s = time.perf_counter()
-    model = random_model(folder, SIZES[plan.sizes], options)
-    synchronize(plan.device)
-    found = {"load_s": time.perf_counter() - began_s}
-    if plan.device.startswith("cuda"):
-        found["weights_gib"] = torch.cuda.memory_allocated() / 2**30
-    bytes_per_s = bandwidth(256 if plan.device.startswith("cuda") else 32, plan.device)
-    found["bandwidth_gb_per_s"] = bytes_per_s / 1e9
-    lockstep(model, plan.device, 1, 3)  # whatever is compiled once is compiled now
-    lockstep(model, plan.device, most, 3)
-    for callers in plan.callers:
-        figures = lockstep(model, plan.device, callers, plan.frames)
-        figures |= floors(model, callers, bytes_per_s)
-        figures |= paced(model, plan, callers)
-        found |= {f"{name}@{callers}": value for name, value in figures.items()}
-        print(f"  {callers} callers: done after {time.perf_counter() - began_s:.0f} s", flush=True)
-    if plan.device.startswith("cuda"):
-        found["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    return found
-
-
-def table(found: dict[str, float], plan: Plan) -> None:
+def table(found: Mapping[str, float], plan: Plan) -> None:
     """The lines that RESULTS.md wants: measured, floor here, floor of an H200, wanted of an H200."""
     print(f"\n  {'figure':<24}{'measured':>10}{'floor here':>12}{'H200 floor':>12}{'wanted':>10}   milliseconds")
     for callers in plan.callers:
-        here = sum(found.get(f"floor_ms_{stage}@{callers}", 0.0) for stage in ("decode", "frame", "render"))
+        here = sum(found.get(f"floor_ms_{stage}@{callers}", math.nan) for stage in ("decode", "frame", "render"))
         lines = {
-            "frame": (found[f"one_frame_ms@{callers}"], here),
-            "ttfa_p50": (1000 * found[f"ttfa_p50@{callers}"], np.nan),
+            "frame": (found.get(f"one_frame_ms@{callers}", math.nan), here),
+            "ttfa_p50": (1000 * found.get(f"ttfa_p50_paced@{callers}", math.nan), math.nan),
         }
         for name, (measured, floor) in lines.items():
-            theirs = H200_FLOOR_MS[name].get(callers, np.nan)
-            wanted = WANTED_MS[name].get(callers, np.nan)
+            theirs = H200_FLOOR_MS[name].get(callers, math.nan)
+            wanted = WANTED_MS[name].get(callers, math.nan)
             print(f"  {name + '@' + str(callers):<24}{measured:>10.1f}{floor:>12.2f}{theirs:>12.1f}{wanted:>10.0f}")
+    for key in found:
+        if key.startswith(("failed[", "skipped[")):
+            print(f"  {key.replace('[', ': ').rstrip(']')}")
+
+
+def bad(found: Mapping[str, float]) -> bool:
+    """Something failed, or the card does not say what the CPU says."""
+    return bool(found.get("parity_wrong", 0.0)) or any(key.startswith("failed[") for key in found)
+
+
+# --- one part, in this process ------------------------------------------------
+
+
+def part(name: str, plan: Plan, sections: Sections, waits: bool) -> None:
+    """``parity`` or ``big``. ``waits``: nothing is timed before standard input ends."""
+    torch.backends.cudnn.allow_tf32 = False  # parity is of float32
+    backend = best_backend("cuda", torch.bfloat16)
+    print(f"{name}: torch {torch.__version__}, Triton {'yes' if has_triton() else 'no'}, attention by {backend}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / name
+        if name == "big":
+            big(plan, folder, sections, ready=sys.stdin.read if waits else _nothing)
+        else:
+            once = partial(parity, folder, plan.device, plan.parity_callers, plan.graphs)
+            sections.run("parity", 0.0, lambda: once())
+
+
+def _nothing() -> None:
+    pass
+
+
+# --- all of them, each in a process of its own ------------------------------------------------
+
+
+class Parts:
+    """The parts' processes. ``found`` is what they have found by now."""
+
+    def __init__(self, arguments: list[str], scratch: Path, json_path: Path | None, until_s: float) -> None:
+        self.found: Figures = {}
+        self._arguments = arguments
+        self._scratch = scratch
+        self._json_path = json_path
+        self._until_s = until_s
+        self._files: list[Path] = []
+
+    def start(self, name: str, *more: str, waits: bool = False) -> subprocess.Popen[bytes]:
+        """One part, under way."""
+        file = self._scratch / f"{len(self._files)}.json"
+        self._files.append(file)
+        left_s = self._until_s - time.time()
+        budget = [] if math.isinf(left_s) else ["--budget-s", str(left_s)]
+        command = [sys.executable, "-u", "-m", "benchmarks.gpu", "--part", name, "--json", str(file)]
+        command += [*self._arguments, *budget, *more, *(["--waits"] if waits else [])]
+        return subprocess.Popen(command, stdin=subprocess.PIPE if waits else subprocess.DEVNULL)
+
+    def wait(self, name: str, process: subprocess.Popen[bytes], until_s: float) -> None:
+        """Until it has ended, or is ended at ``until_s``; that it did not end well by itself is a failure."""
+        while process.poll() is None and time.time() < until_s:
+            time.sleep(POLL_S)
+            self._gather()
+        late = process.poll() is None
+        if late:
+            process.kill()
+        code = process.wait()
+        self._gather()
+        if late or (code and not bad(self.found)):
+            print(f"  {name}: {'ended, it took too long' if late else f'ended with {code}'}", flush=True)
+            self.note({f"failed[{name}]": 1.0})
+
+    def note(self, figures: Mapping[str, float]) -> None:
+        """More figures."""
+        self.found |= figures
+        if self._json_path is not None:
+            write("gpu", self.found, self._json_path)
+
+    def _gather(self) -> None:
+        found: Figures = {}
+        for file in self._files:
+            if file.is_file():
+                found |= json.loads(file.read_text(encoding="utf-8"))["figures"]
+        if not found.items() <= self.found.items():
+            self.note(found)
+
+
+def everything(arguments: list[str], json_path: Path | None, until_s: float) -> Figures:
+    """All parts; what they found."""
+    began_s = time.time()
+    with tempfile.TemporaryDirectory() as scratch:
+        parts = Parts(arguments, Path(scratch), json_path, until_s)
+        exact = parts.start("parity")
+        large = parts.start("big", waits=True)
+        parts.wait("parity part", exact, began_s + PARITY_SHARE * (until_s - began_s))
+        assert large.stdin is not None, "it was started with a pipe"
+        large.stdin.close()
+        parts.wait("big part", large, until_s)
+        if not any(key.startswith("one_frame_ms") for key in parts.found):
+            print("  the big sizes once more, without CUDA graphs", flush=True)
+            again = parts.start("big", "--graphs", "off")
+            parts.wait("big part without graphs", again, until_s)
+        if "failed[parity]" in parts.found:
+            print("  parity once more, without CUDA graphs", flush=True)
+            parts.wait("parity part without graphs", parts.start("parity", "--graphs", "off"), until_s)
+        return parts.found
 
 
 def main() -> None:
@@ -180,24 +172,28 @@ def main() -> None:
     parser.add_argument("--cpu-smoke", action="store_true", help="on a CPU, tiny shapes: does it run?")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--weights", default="full", help="full, int8 or fp8: the thinker's experts")
+    parser.add_argument("--graphs", choices=("on", "off"), default="on")
+    parser.add_argument("--budget-s", type=float, default=math.inf, help="what has no time left in it is skipped")
+    parser.add_argument("--part", choices=("parity", "big"), default=None, help="this alone, in this process")
+    parser.add_argument("--waits", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    until_s = time.time() + options.budget_s
     if options.cpu_smoke:
-        plan = Plan("cpu", "tiny", (1, 2), 4, 1, 0.4, options.weights, parity_callers=2)
+        plan = Plan("cpu", "tiny", (1, 2), 4, 1, 0.4, options.weights, options.graphs, parity_callers=2)
     else:
         if not torch.cuda.is_available():
             parser.exit(1, "torch finds no CUDA device here; --cpu-smoke runs the same steps on a CPU\n")
-        plan = Plan("cuda", "released", (1, 8, 64), FRAMES, 2, 3.0, options.weights)
-    torch.backends.cudnn.allow_tf32 = False  # parity is of float32
-    backend = best_backend("cuda", torch.bfloat16)
-    print(f"torch {torch.__version__}, Triton {'yes' if has_triton() else 'no'}, attention by {backend}", flush=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        found = parity(Path(scratch) / "tiny", plan.device, plan.parity_callers)
-        print(f"  parity: {found}", flush=True)
-        found |= big(plan, Path(scratch) / "big")
+        plan = Plan("cuda", "released", (1, 8, 64), FRAMES, 2, 3.0, options.weights, options.graphs)
+    if options.part:
+        sections = Sections(options.json, until_s)
+        part(options.part, plan, sections, options.waits)
+        raise SystemExit(bad(sections.found))
+    same = ["--weights", options.weights, "--graphs", options.graphs, *(["--cpu-smoke"] if options.cpu_smoke else [])]
+    found = everything(same, options.json, until_s)
     report("gpu", found, options.json)
     table(found, plan)
-    if found["parity_wrong"]:
-        raise SystemExit("the card does not say what the CPU says")
+    if bad(found):
+        raise SystemExit("something failed, see above; or the card does not say what the CPU says (parity_wrong)")
 
 
 if __name__ == "__main__":

@@ -126,11 +126,11 @@ def talk(line: Line, callers: Sequence[int]) -> dict[tuple[int, int], Heard]:
     return line.heard
 
 
-def parity(folder: Path, device: str, callers: int) -> dict[str, float]:
+def parity(folder: Path, device: str, callers: int, graphs: str = "on") -> dict[str, float]:
     """The tiny checkpoint in float32 on ``device``, with its graphs, against the CPU without."""
     tiny(folder)
     plain = load(folder, LoadOptions(device="cpu", dtype="float32", slots=callers + 1, graphs="off"))
-    stepped = load(folder, LoadOptions(device=device, dtype="float32", slots=callers + 1, graphs="on"))
+    stepped = load(folder, LoadOptions(device=device, dtype="float32", slots=callers + 1, graphs=graphs))
     everybody = range(callers)
     together = Line(stepped)
     got = talk(together, everybody)

@@ -19,9 +19,16 @@ def report(name: str, figures: Mapping[str, float], json_path: Path | None) -> N
         print(f"  {figure:<{wide}}  {value:>12.4g}")
     print()
     if json_path is not None:
-        date = datetime.now(UTC).date().isoformat()
-        found = {"name": name, "date": date, "machine": machine(), "figures": dict(figures)}
-        json_path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write(name, figures, json_path)
+
+
+def write(name: str, figures: Mapping[str, float], json_path: Path) -> None:
+    """The JSON file, whole at any time: it may be read, or its writer ended, while it is written."""
+    date = datetime.now(UTC).date().isoformat()
+    found = {"name": name, "date": date, "machine": machine(), "figures": dict(figures)}
+    draft = json_path.with_name(json_path.name + ".new")
+    draft.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    draft.replace(json_path)
 
 
 def machine() -> str:

@@ -30,8 +30,9 @@ def test_the_engine_and_every_family_are_imported_with_torch_and_transformers_al
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_runs_with_torch_and_transformers_alone() -> None:
+@pytest.mark.parametrize("part", ["parity", "big"])
+def test_the_gpu_benchmark_runs_with_torch_and_transformers_alone(part: str) -> None:
     run(
-        "sys.argv = ['gpu', '--cpu-smoke', '--weights', 'int8']; "
+        f"sys.argv = ['gpu', '--cpu-smoke', '--weights', 'int8', '--part', {part!r}]; "
         "import transformers, transformers.utils.import_utils; from benchmarks.gpu import main; main()"
     )
