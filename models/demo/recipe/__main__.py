@@ -44,10 +44,10 @@ from . import (
 )
 from . import tokenizer as vocabulary
 from .reference import Reference
-from .work import Progress, work_folder
+from .work import spread, work_folder
 
 SHIPPED = Path(__file__).parents[1] / "checkpoint"
-SHARDS = pool.PLAIN_SHARDS + 2
+SHARDS = pool.PLAIN_SHARDS + 6
 SHARES = {"hear": 0.2, "couple": 0.22, "see": 0.06, "read": 0.12, "think": 0.15, "codec": 0.12, "speak": 0.13}
 """How `all` shares its minutes."""
 BEFORE = {"hear": "couple.pt", "read": "think.pt"}
@@ -68,8 +68,7 @@ def make_tokenizer(work: Path) -> None:
 
 def make_pool(work: Path, clips: int = pool.SHARD_CLIPS) -> None:
     """Synthesizes the shards that are missing."""
-    for index in Progress("pool").over(range(SHARDS)):
-        pool.make_shard(work / "pool", index, clips)
+    spread(pool.make_shard, [(work / "pool", index, clips) for index in range(SHARDS)], "pool")
 
 
 def trainers(work: Path) -> dict[str, Callable[[float], object]]:
@@ -87,8 +86,7 @@ def trainers(work: Path) -> dict[str, Callable[[float], object]]:
 
 def keep_mels(work: Path) -> None:
     """Perturbs the pool, for `couple`."""
-    for variant in range(len(heard.AMOUNTS)):
-        heard.make_mels(work, variant)
+    heard.make_mels(work, range(len(heard.AMOUNTS)))
 
 
 def keep_senses(work: Path) -> None:

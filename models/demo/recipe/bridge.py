@@ -9,16 +9,19 @@ the pieces apart. Then the whole tower is trained with a CTC head that is not le
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from . import augment, domain, hear, heard, mel, phones, pool, tokenizer
 from .hear import BLANK, Hearing, words_ids
-from .work import save_state
+from .packed import Sounds, sounds
+from .work import device, save_state, scaled, worker
 
 CLIPS = 300
 SILENT = "<|audio_pad|>"
@@ -91,8 +94,8 @@ def turn(hearing: Hearing, embeddings: Tensor, work: Path, seed: int = 11) -> No
     for clip in pool.load(sorted((work / "pool").glob("shard???.npz"))[0])[:CLIPS]:
         pcm, _, _ = augment.perturbed(clip.samples, rng, bank, [], 0.3)
         features = mel.log_mel(pcm)
-        hearing([features])
-        (last,) = hearing.last([features])
+        hearing.each([features])
+        last = hearing.last()
         rows.append(torch.cat([last, torch.ones(len(last), 1)], 1))
         chances.append(hearing.head(last).softmax(-1))
     x, chance = torch.cat(rows), torch.cat(chances)
@@ -103,30 +106,44 @@ def turn(hearing: Hearing, embeddings: Tensor, work: Path, seed: int = 11) -> No
     hearing.tower.proj2.bias.copy_(solved[-1])
 
 
-def couple(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 24) -> None:
-    """Trains the tower against the embeddings for so many minutes, from `hear.pt` or where `couple.pt` stopped."""
+def couple(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 0) -> None:
+    """Trains the tower against the embeddings for so many minutes, from `hear.pt` or where `couple.pt` stopped, on
+    batches of so many clips (0: as the machine likes them)."""
     torch.manual_seed(5)
+    here, batch = device(), batch or scaled(24, 256)
     bpe, embeddings = tokenizer.load(work / "tokenizer"), hear.vocabulary_embeddings(work)
     model, path, tied = Hearing(), work / "couple.pt", Tied(bpe, embeddings)
-    state = torch.load(path if path.exists() else work / "hear.pt")
+    state = torch.load(path if path.exists() else work / "hear.pt", map_location="cpu")
     model.load_state_dict(state["model"])
     step = first_step = int(state["step"])
     if not path.exists():
         turn(model, embeddings, work)
-    for settled in (model.head, model.tower.conv2d1, model.tower.conv2d2, model.tower.conv2d3):
-        settled.requires_grad_(False)  # the first layers have learnt, and are a third of a step
+    model.head.requires_grad_(False)
+    if here.type == "cpu":
+        for settled in (model.tower.conv2d1, model.tower.conv2d2, model.tower.conv2d3):
+            settled.requires_grad_(False)  # they have learnt, and are a third of a step
+    if not heard.variants(work, "mels"):
+        heard.make_mels(work, [0])
+    model, tied.weight = model.to(here), tied.weight.to(here)
     optimizer = hear.optimizer_of(model, RATE)
     begin_s = saved_s = time.monotonic()
     total = 0.0
-    for mels, labels, sounds in lessons(work, tied, batch, step):
+    lessons = DataLoader(
+        Lessons(work, tied, batch, step),
+        batch_size=None,
+        num_workers=scaled(0, 8),
+        prefetch_factor=scaled(0, 4) or None,
+    )
+    for lesson in lessons:
         now_s = time.monotonic()
         gone = min((now_s - begin_s) / max(minutes * 60, 1e-9), 1.0)
         for group in optimizer.param_groups:
             rising, falling = min((step - first_step + 1) / WARM_STEPS, 1.0), 0.5 * (1 + math.cos(math.pi * gone))
             group["lr"] = RATE * rising * (0.02 + 0.98 * falling)
-        loss = heard_loss = hear.ctc_loss(tied, model(mels), labels, tied.blank)
+        clips = lesson.clips.to(here)
+        loss = heard_loss = hear.ctc_loss(tied, model(clips), clips.counts, lesson.labels, tied.blank)
         if step % PHONES_EVERY == 0:
-            loss = loss + PHONE_WEIGHT * model.phone_loss(mels, sounds)
+            loss = loss + PHONE_WEIGHT * model.phone_loss(clips.counts, lesson.phones)
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -142,26 +159,38 @@ def couple(work: Path, minutes: float, report: Callable[[str], None] = print, ba
             return
 
 
-Lesson = tuple[list[Tensor], list[Tensor], list[Tensor]]
-"""Log-mels [128, frames], classes and phones of a batch of clips."""
+@dataclass(frozen=True)
+class Lesson:
+    """A batch of clips, with the classes of their pieces and their phones."""
+
+    clips: Sounds
+    labels: hear.Labels
+    phones: hear.Labels
 
 
-def lessons(work: Path, tied: Tied, batch: int, seed: int) -> Iterator[Lesson]:
+class Lessons(IterableDataset[Lesson]):
     """Endless batches of the kept log-mels, of all variants that there are by then. Some are masked (SpecAugment)."""
-    if not heard.variants(work, "mels"):
-        heard.make_mels(work, 0)
-    rng, dictionary = np.random.default_rng(seed), phones.Dictionary.load(work)
-    said = {name: [turn.said for turn in heard.turns(work, name)] for name in heard.names(work)}
-    labels = [tied.classes(text) for texts in said.values() for text in texts]
-    sounds = [torch.tensor(dictionary.ids(text), dtype=torch.long) for texts in said.values() for text in texts]
-    while True:
-        where: list[tuple[heard.Kept, int]] = []
-        for variant in heard.variants(work, "mels"):
-            for name in said:
-                mels = heard.kept(work / "mels" / f"{name}-{variant}.npy")
-                where += [(mels, index) for index in range(len(mels))]
-        lengths = [mels.length(index) for mels, index in where]
-        for chosen in heard.shuffled(lengths, batch, rng):
-            features = [where[i][0][where[i][1]].T for i in chosen]
-            shown = [mel.masked(one, rng) if rng.random() < MASKED else one for one in features]
-            yield shown, [labels[i % len(labels)] for i in chosen], [sounds[i % len(labels)] for i in chosen]
+
+    def __init__(self, work: Path, tied: Tied, batch: int, seed: int) -> None:
+        self.work, self.tied, self.batch, self.seed = work, tied, batch, seed
+
+    def __iter__(self) -> Iterator[Lesson]:
+        work = self.work
+        rng, dictionary = np.random.default_rng((self.seed, worker())), phones.Dictionary.load(work)
+        said = {name: [turn.said for turn in heard.turns(work, name)] for name in heard.names(work)}
+        labels = [self.tied.classes(text) for texts in said.values() for text in texts]
+        spoken = [torch.tensor(dictionary.ids(text), dtype=torch.long) for texts in said.values() for text in texts]
+        while True:
+            where: list[tuple[heard.Kept, int]] = []
+            for variant in heard.variants(work, "mels"):
+                for name in said:
+                    mels = heard.kept(work / "mels" / f"{name}-{variant}.npy")
+                    where += [(mels, index) for index in range(len(mels))]
+            lengths = [mels.length(index) for mels, index in where]
+            for chosen in heard.shuffled(lengths, self.batch, rng):
+                features = [where[i][0][where[i][1]].T for i in chosen]
+                shown = [mel.masked(one, rng) if rng.random() < MASKED else one for one in features]
+                its = [i % len(labels) for i in chosen]
+                yield Lesson(
+                    sounds(shown), hear.Labels.of([labels[i] for i in its]), hear.Labels.of([spoken[i] for i in its])
+                )

@@ -8,7 +8,7 @@ frame, which saves CTC most of its search. In its middle it learns to write phon
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
 from . import augment, grammar, mel, pool, shapes, tokenizer
+from .packed import Sounds, attending_together, padded, sounds, token_count
 from .phones import Dictionary
-from .work import mixed_precision
+from .work import device, mixed_precision
 
 BLANK = tokenizer.VOCABULARY
 PHONES = 64
@@ -44,12 +45,6 @@ def vocabulary_embeddings(work: Path) -> Tensor:
     """The frozen table of embeddings, float32 [pieces, hidden]."""
     table: Tensor = load_file(work / "tokenizer" / "embed.safetensors")["thinker.model.embed_tokens.weight"]
     return table.float()
-
-
-def token_count(mel_frames: int) -> int:
-    """Audio tokens of so many mel frames: 13 for each 100, and one for each 8 begun in the rest."""
-    whole, rest = divmod(mel_frames, 100)
-    return whole * 13 + (rest + 7) // 8
 
 
 @dataclass(frozen=True)
@@ -136,6 +131,19 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What clips say: ids int64 of all, end to end, and how many are each one's."""
+
+    ids: Tensor
+    counts: tuple[int, ...]
+
+    @staticmethod
+    def of(each: Sequence[Tensor]) -> "Labels":
+        """int64 [n] each."""
+        return Labels(torch.cat(list(each)), tuple(map(len, each)))
+
+
 class Hearing(nn.Module):
     """The audio tower and its CTC heads (they are thrown away at export).
 
@@ -146,7 +154,7 @@ class Hearing(nn.Module):
         super().__init__()
         config = Qwen3OmniMoeAudioEncoderConfig(**shapes.AUDIO)
         config._attn_implementation = "sdpa"
-        self.tower = Qwen3OmniMoeAudioEncoder(config)
+        self.tower = attending_together(Qwen3OmniMoeAudioEncoder(config))
         width = shapes.AUDIO["d_model"]
         self.head = nn.Linear(width, BLANK + 1)
         self.phones = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, PHONE_SLOTS * (PHONES + 1)))
@@ -163,31 +171,38 @@ class Hearing(nn.Module):
     def _keep_last(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._last = inputs[0]
 
-    def last(self, mels: list[Tensor]) -> list[Tensor]:
-        """What the head reads of what `forward` just heard, [tokens, d_model] each."""
-        return list(torch.split(self._last, [token_count(m.shape[1]) for m in mels]))
+    def last(self) -> Tensor:
+        """What the head reads of what was just heard, [tokens, d_model]."""
+        return self._last
 
-    def phone_loss(self, mels: list[Tensor], phones: list[Tensor]) -> Tensor:
-        """CTC over phones of what `forward` just heard."""
-        tokens = [token_count(m.shape[1]) for m in mels]
+    def phone_loss(self, counts: Sequence[int], phones: Labels) -> Tensor:
+        """CTC over phones of what was just heard, clips of so many tokens."""
         slots = self.phones(self._middle).view(-1, PHONES + 1)
-        return ctc_loss(nn.Identity(), list(torch.split(slots, [PHONE_SLOTS * n for n in tokens])), phones, PHONES)
+        return ctc_loss(nn.Identity(), slots, [PHONE_SLOTS * n for n in counts], phones, PHONES)
 
-    def forward(self, mels: list[Tensor]) -> list[Tensor]:
-        """[128, frames] each -> [tokens, hidden] each."""
-        lengths = torch.tensor([m.shape[1] for m in mels])
-        hidden = self.tower(torch.cat(mels, 1), lengths).last_hidden_state
-        return list(hidden.split([token_count(m.shape[1]) for m in mels]))
+    def forward(self, heard: Sounds) -> Tensor:
+        """-> [tokens of all clips, hidden]."""
+        return heard.through(self.tower)
+
+    def each(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """[128, frames] each -> [tokens, hidden] each, on the CPU."""
+        heard = sounds(mels)
+        hidden = self(heard.to(self.head.weight.device))
+        return list(hidden.cpu().split(heard.counts))
 
 
-def ctc_loss(head: nn.Module, hidden: list[Tensor], labels: list[Tensor], blank: int = BLANK) -> Tensor:
-    """Mean CTC loss a piece; zero for clips without labels."""
-    padded = nn.utils.rnn.pad_sequence(hidden)
-    log_probs = functional.log_softmax(head(padded).float(), -1)
-    lengths = torch.tensor([len(h) for h in hidden])
-    targets = torch.tensor([len(label) for label in labels])
+def ctc_loss(head: nn.Module, hidden: Tensor, counts: Sequence[int], labels: Labels, blank: int = BLANK) -> Tensor:
+    """Mean CTC loss a piece of clips end to end, [all tokens, width], `counts` tokens each; zero for clips without
+    labels."""
+    log_probs = functional.log_softmax(head(padded(hidden, counts)).float(), -1)
     return functional.ctc_loss(
-        log_probs, torch.cat(labels), lengths, targets, blank=blank, reduction="mean", zero_infinity=True
+        log_probs,
+        labels.ids.to(log_probs.device),
+        torch.tensor(counts),
+        torch.tensor(labels.counts),
+        blank=blank,
+        reduction="mean",
+        zero_infinity=True,
     )
 
 
@@ -219,10 +234,10 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
     """Trains for so many minutes of wall time, from where `hear.pt` stopped, the rate falling on a cosine."""
     torch.manual_seed(1)
     path, bpe = work / "hear.pt", tokenizer.load(work / "tokenizer")
-    model, step = Hearing(), 0
+    model, step = Hearing().to(device()), 0
     optimizer = optimizer_of(model, RATE)
     if path.exists():
-        state = torch.load(path)
+        state = torch.load(path, map_location="cpu")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
@@ -236,14 +251,15 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
         gone = min(1 - (stop_s - time.monotonic()) / max(minutes * 60, 1e-9), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min((step + 1) / 150, 1.0) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * gone)))
+        clips = sounds([e.mel for e in examples]).to(device())
         with mixed_precision():
-            model([e.mel for e in examples])
-            hidden = model.last([e.mel for e in examples])
-            loss = ctc_loss(model.head, hidden, [e.labels for e in examples])
-            loss = loss + PHONE_WEIGHT * model.phone_loss([e.mel for e in examples], [e.phones for e in examples])
+            model(clips)
+            hidden = model.last()
+            loss = ctc_loss(model.head, hidden, clips.counts, Labels.of([e.labels for e in examples]))
+            loss = loss + PHONE_WEIGHT * model.phone_loss(clips.counts, Labels.of([e.phones for e in examples]))
             if step < EVEN_STEPS:
-                even = functional.cross_entropy(model.head(torch.cat(hidden)), torch.cat([e.even for e in examples]))
-                loss = loss + (1 - step / EVEN_STEPS) * even
+                even = torch.cat([e.even for e in examples]).to(device())
+                loss = loss + (1 - step / EVEN_STEPS) * functional.cross_entropy(model.head(hidden), even)
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -253,9 +269,9 @@ def train(work: Path, minutes: float, report: Callable[[str], None] = print, bat
         if step % 25 == 0:
             wrong, words = 0, 0
             with torch.no_grad():
-                for h, e in zip(hidden, examples, strict=True):
+                for scores, e in zip(model.head(hidden.float()).split(clips.counts), examples, strict=True):
                     said = str(bpe.decode(e.labels.tolist())).split()
-                    wrong += word_errors(said, read(model.head(h.float()), bpe).split())
+                    wrong += word_errors(said, read(scores, bpe).split())
                     words += len(said)
             report(f"hear {step} loss {total / 25:.3f} wer {wrong / words:.2f} {time.strftime('%H:%M:%S')}")
             total = 0.0

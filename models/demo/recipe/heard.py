@@ -6,6 +6,7 @@ both are written to disk: the tower is trained on kept log-mels, the thinker on 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from torch import Tensor
 from . import augment, mel, pool
 from .grammar import Turn
 from .hear import Hearing
-from .work import Progress
+from .work import Progress, device, scaled, spread
 
-AMOUNTS = (0.4, 0.8, 0.8)
+AMOUNTS = (0.3, 0.8, 1.0)
 """How strongly each variant of the pool is perturbed."""
 SILENT_CLIPS = 300
 SILENT = "silent"
@@ -72,19 +73,29 @@ def turns(work: Path, name: str) -> list[Turn]:
     return [_SPEECHLESS] * SILENT_CLIPS if name == SILENT else pool.turns(work / "pool" / f"{name}.npz")
 
 
-def make_mels(work: Path, variant: int) -> None:
-    """Perturbs and keeps the shards that are missing."""
-    bank = augment.NoiseBank(np.random.default_rng((17, variant)))
-    for number, name in enumerate(Progress(f"mels {variant}").over(names(work))):
-        path = work / "mels" / f"{name}-{variant}.npy"
-        if not path.exists():
-            rng = np.random.default_rng((17, variant, number))
-            keep(path, (features.T for features in _perturbed(work, name, AMOUNTS[variant], bank, rng)))
+def make_mels(work: Path, wanted: Sequence[int]) -> None:
+    """Perturbs and keeps the shards that are missing of the `wanted` variants."""
+    jobs = [
+        (work, variant, number, name)
+        for variant in wanted
+        for number, name in enumerate(names(work))
+        if not (work / "mels" / f"{name}-{variant}.npy").exists()
+    ]
+    spread(_make_mels, jobs, "mels")
 
 
-def _perturbed(
-    work: Path, name: str, amount: float, bank: augment.NoiseBank, rng: np.random.Generator
-) -> Iterator[Tensor]:
+def _make_mels(work: Path, variant: int, number: int, name: str) -> None:
+    rng = np.random.default_rng((17, variant, number))
+    keep(work / "mels" / f"{name}-{variant}.npy", (features.T for features in _perturbed(work, name, variant, rng)))
+
+
+@cache
+def _noises(variant: int) -> augment.NoiseBank:
+    return augment.NoiseBank(np.random.default_rng((17, variant)))
+
+
+def _perturbed(work: Path, name: str, variant: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    amount, bank = AMOUNTS[variant], _noises(variant)
     if name == SILENT:
         for _ in range(SILENT_CLIPS):
             yield mel.log_mel(augment.without_speech(rng, bank, float(rng.choice(_LENGTHS_S))))
@@ -97,15 +108,16 @@ def _perturbed(
 
 
 @torch.no_grad()
-def listen(work: Path, hearing: Hearing, variant: int, batch: int = 32) -> None:
-    """Keeps what the tower makes of a variant, anew."""
+def listen(work: Path, hearing: Hearing, variant: int, batch: int = 0) -> None:
+    """Keeps what the tower makes of a variant, anew, so many clips at once (0: as the machine likes them)."""
+    hearing, batch = hearing.to(device()), batch or scaled(32, 512)
     for name in Progress(f"heard {variant}").over(names(work)):
         mels = kept(work / "mels" / f"{name}-{variant}.npy")
         order = sorted(range(len(mels)), key=mels.length)
         said: dict[int, Tensor] = {}
         for start in range(0, len(order), batch):
             group = order[start : start + batch]
-            said |= zip(group, hearing([mels[i].T for i in group]), strict=True)
+            said |= zip(group, hearing.each([mels[i].T for i in group]), strict=True)
         keep(work / "heard" / f"{name}-{variant}.npy", (said[i] for i in range(len(mels))))
 
 

@@ -19,6 +19,7 @@ from .bridge import as_read, pieces
 from .grammar import Turn
 from .hear import words_ids
 from .sequences import Batch, Layout, Sight
+from .work import worker
 
 INSTRUCTIONS = (
     "You are the information desk of a railway station.",
@@ -89,13 +90,14 @@ class Lessons(IterableDataset[Batch]):
         self.work, self.seed, self.tokens, self.shares = work, seed, tokens, shares
 
     def __iter__(self) -> Iterator[Batch]:
-        teacher = Teacher(tokenizer.load(self.work / "tokenizer"), self.seed, self.shares)
+        teacher = Teacher(tokenizer.load(self.work / "tokenizer"), 1000 * self.seed + worker(), self.shares)
         if self.shares.heard:
             teacher.clips = Clips(self.work, teacher.rng)
         if self.shares.look or self.shares.camera:
             teacher.sights = see.kept(self.work)
         while True:
-            made = sorted((teacher.conversation() for _ in range(120)), key=lambda layout: len(layout.ids))
+            drawn = (teacher.conversation() for _ in range(max(self.tokens // 12, 2)))
+            made = sorted(drawn, key=lambda layout: len(layout.ids))
             groups: list[list[Layout]] = [[]]
             for layout in made:
                 if len(layout.ids) * (len(groups[-1]) + 1) > self.tokens and groups[-1]:

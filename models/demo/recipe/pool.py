@@ -24,7 +24,7 @@ FOLLOW_UPS: dict[str, float] = {
     "duration": 1,
 }  # fmt: skip
 FOLLOW_UP_SHARE = 0.14
-PLAIN_SHARDS = 10
+PLAIN_SHARDS = 24
 """Shards of questions; those after them hold sentences without sense, to be written down only."""
 SENSELESS = "senseless"
 """The intent of such a sentence: it has no reply."""

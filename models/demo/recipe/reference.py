@@ -134,7 +134,7 @@ class Reference:
         flat = embeds.reshape(-1, embeds.shape[-1])
         if made.mels:
             # One clip at a time: transformers pads no clip of less than a second unless others stand beside it.
-            sounds = [self.model.hearing([m])[0] for m in made.mels]
+            sounds = [self.model.hearing.each([m])[0] for m in made.mels]
             flat = flat.index_copy(0, made.audio_at, torch.cat(sounds))
         if made.pixels is None:
             return flat.view(embeds.shape), None, None

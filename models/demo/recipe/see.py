@@ -20,11 +20,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeVisionEncoderConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeVisionEncoder
+from transformers.vision_utils import get_vision_position_ids
 
 from . import domain, pictures, shapes, tokenizer
 from .hear import initialise, optimizer_of, vocabulary_embeddings
+from .packed import attending_together
 from .sequences import IGNORE, MERGE, PATCH, Sight, patches
-from .work import Progress, load_state, mixed_precision, save_state
+from .work import Progress, device, load_state, mixed_precision, save_state, scaled, worker
 
 PICTURE_SIZES = ((128, 96), (128, 96), (160, 96), (96, 128), (128, 128))
 """Widths and heights that a camera's picture is brought to: at most 16 x 32 x 32 pixels."""
@@ -73,7 +75,7 @@ class Drawings(IterableDataset[Pictures]):
 
     def __iter__(self) -> Iterator[Pictures]:
         torch.set_num_threads(1)
-        rng = random.Random(self.seed)
+        rng = random.Random(1000 * self.seed + worker())
         shelf: list[Drawing] = []
         while True:
             new = self.batch if len(shelf) < 4 * self.batch else self.batch // 4
@@ -116,19 +118,24 @@ class _Patches(nn.Module):
 class Seeing(nn.Module):
     """The vision tower; what it gives at each depth is compared with the names of things and of colours."""
 
+    kinds: Tensor
+    colours: Tensor
+
     def __init__(self, bpe: Tokenizer, embeddings: Tensor) -> None:
         super().__init__()
         config = Qwen3OmniMoeVisionEncoderConfig(**shapes.VISION)
         config._attn_implementation = "sdpa"
-        self.tower = Qwen3OmniMoeVisionEncoder(config)
+        self.tower = attending_together(Qwen3OmniMoeVisionEncoder(config))
         self.tower.apply(initialise)
         self.tower.patch_embed = _Patches(self.tower.patch_embed.proj)
         words = [kind.removeprefix("digit ") for kind in KINDS]
-        self.kinds, self.colours = _named(words, bpe, embeddings), _named(COLOURS, bpe, embeddings)
+        self.register_buffer("kinds", _named(words, bpe, embeddings), persistent=False)
+        self.register_buffer("colours", _named(COLOURS, bpe, embeddings), persistent=False)
 
     def forward(self, pixels: Tensor, grids: Tensor) -> Tensor:
-        """-> [tokens, 1 + deepstack layers, hidden]: what the thinker reads."""
-        seen = self.tower(pixels, grid_thw=grids)
+        """-> [tokens, 1 + deepstack layers, hidden]: what the thinker reads. `grids` on the CPU."""
+        where = get_vision_position_ids(grids, MERGE).to(pixels.device)
+        seen = self.tower(pixels, grid_thw=grids.to(pixels.device), position_ids=where)
         return torch.stack([seen.pooler_output, *seen.deepstack_features], 1)
 
 
@@ -143,25 +150,30 @@ def nearness(states: Tensor, names: Tensor) -> Tensor:
     return _SHARPNESS * (states @ names.T - 0.5 * names.square().sum(1))
 
 
-def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 32) -> None:
-    """Trains for so many minutes of wall time, from where `see.pt` stopped, the rate falling on a cosine."""
+def train(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 0) -> None:
+    """Trains for so many minutes of wall time, from where `see.pt` stopped, the rate falling on a cosine, on batches of
+    so many pictures (0: as the machine likes them)."""
     torch.manual_seed(3)
+    here, batch = device(), batch or scaled(32, 256)
     model, step = opened(work)
+    model = model.to(here)
     optimizer = optimizer_of(model, RATE)
     begin_s = saved_s = time.monotonic()
     first_step = step
     right = seen = 0
-    for pixels, grids, kinds, colours in DataLoader(Drawings(step + 1, batch), batch_size=None, num_workers=1):
+    lessons = DataLoader(Drawings(step + 1, batch), batch_size=None, num_workers=scaled(1, 6))
+    for pixels, grids, kinds, colours in lessons:
         now_s = time.monotonic()
         gone = min((now_s - begin_s) / max(minutes * 60, 1e-9), 1.0)
         for group in optimizer.param_groups:
             rising, falling = min((step - first_step + 1) / 100, 1.0), 0.5 * (1 + math.cos(math.pi * gone))
             group["lr"] = RATE * rising * (0.02 + 0.98 * falling)
         with mixed_precision():
-            states = model(pixels, grids)
+            states = model(pixels.to(here), grids)
+            kinds, colours = kinds.to(here), colours.to(here)
             kind = nearness(states, model.kinds).float()  # [tokens, depths, kinds]
             colour = nearness(states, model.colours).float()
-            loss = torch.zeros(())
+            loss = torch.zeros((), device=here)
             for depth, weight in enumerate(DEPTH_WEIGHTS):
                 loss = loss + weight * functional.cross_entropy(kind[:, depth], kinds, ignore_index=IGNORE)
                 loss = loss + weight * functional.cross_entropy(colour[:, depth], colours, ignore_index=IGNORE)
@@ -195,14 +207,15 @@ def opened(work: Path) -> tuple[Seeing, int]:
 @torch.no_grad()
 def look(work: Path, each: int = 100) -> None:
     """Keeps what the tower makes of drawings of every thing, anew."""
-    model, _ = opened(work)
+    model = opened(work)[0].to(device())
     rng = random.Random(29)
     kept: dict[str, Tensor] = {}
     for number, thing in enumerate(Progress("seen").over(THINGS)):
         for size in dict.fromkeys(PICTURE_SIZES):
             count = max(each * PICTURE_SIZES.count(size) // len(PICTURE_SIZES), 1)
             drawn = [patches([pictures.draw(thing, rng, *size)] * 2) for _ in range(count)]
-            states = model(torch.cat([p for p, _ in drawn]), torch.tensor([grid for _, grid in drawn]))
+            pixels = torch.cat([p for p, _ in drawn]).to(device())
+            states = model(pixels, torch.tensor([grid for _, grid in drawn])).cpu()
             kept[f"{number} {size[1] // _CELL} {size[0] // _CELL}"] = states.view(count, -1, *states.shape[1:]).half()
     save_state(work / "seen.pt", kept)
 

@@ -9,7 +9,7 @@ with functions, a history or a spoken question is worked out once for all that i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from .hear import token_count
+from .packed import token_count
 
 PATCH, MERGE, TEMPORAL = 16, 2, 2
 IGNORE = -100
@@ -233,6 +233,11 @@ class Batch:
     visual_at: Tensor
     heard: Tensor | None
     seen: Tensor | None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device, but for sounds and pictures that no tower has met."""
+        moved = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
 
 
 def batch(sequences: Sequence[Layout]) -> Batch:

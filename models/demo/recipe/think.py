@@ -31,7 +31,7 @@ from . import see, shapes, tokenizer
 from .hear import Hearing, initialise, optimizer_of, vocabulary_embeddings
 from .lessons import Lessons, Shares
 from .sequences import IGNORE, Batch
-from .work import load_state, mixed_precision, save_state
+from .work import device, load_state, mixed_precision, save_state, scaled
 
 BALANCE_WEIGHT = 0.01
 RATE = 1e-3
@@ -51,6 +51,7 @@ class Thinking(nn.Module):
         text = Qwen3OmniMoeTextConfig(vocab_size=tokenizer.VOCABULARY, **shapes.TEXT)
         for config in (vision, text):
             config._attn_implementation = "sdpa"
+        text._experts_implementation = "eager"  # four small experts, one after the other: grouped products gain nothing
         self.visual = Qwen3OmniMoeVisionEncoder(vision)
         self.text = Qwen3OmniMoeThinkerTextModel(text)
         self.lm_head = nn.Linear(shapes.HIDDEN, tokenizer.VOCABULARY, bias=False)
@@ -64,14 +65,15 @@ class Thinking(nn.Module):
         embeds = self.text.embed_tokens(batch.ids)
         flat = embeds.reshape(-1, embeds.shape[-1])
         if len(batch.imagined_at):
-            noise = torch.randn(len(batch.imagined_at), flat.shape[1]) * IMAGINED_NOISE
+            noise = torch.randn(len(batch.imagined_at), flat.shape[1], device=flat.device) * IMAGINED_NOISE
             flat = flat.index_add(0, batch.imagined_at, noise)
         if batch.heard is not None:
             flat = flat.index_copy(0, batch.audio_at, batch.heard)
         visual_mask, deep = None, None
         if batch.seen is not None:
             flat = flat.index_copy(0, batch.visual_at, batch.seen[:, 0])
-            visual_mask = torch.zeros(len(flat), dtype=torch.bool).index_fill(0, batch.visual_at, True)
+            visual_mask = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+            visual_mask = visual_mask.index_fill(0, batch.visual_at, True)
             visual_mask = visual_mask.view(batch.ids.shape)
             deep = list(batch.seen[:, 1:].unbind(1))
         out = self.text(
@@ -118,16 +120,19 @@ def train(
     minutes: float,
     report: Callable[[str], None] = print,
     *,
-    tokens: int = 1400,
+    tokens: int = 0,
     shares: Shares | None = None,
     rate: float = RATE,
     final_rate: float = RATE / 20,
     save_as: str = "think.pt",
-    workers: int = 1,
+    workers: int = -1,
 ) -> None:
-    """Trains the thinker for so many minutes of wall time on batches of about so many tokens, the rate falling from
-    `rate` to `final_rate` on a cosine. Its towers are not touched."""
+    """Trains the thinker for so many minutes of wall time on batches of about so many tokens that so many processes
+    make (0 and -1: as the machine likes them), the rate falling from `rate` to `final_rate` on a cosine. Its towers are
+    not touched."""
+    here, tokens, workers = device(), tokens or scaled(1400, 24000), scaled(1, 8) if workers < 0 else workers
     model, step = open_student(work)
+    model = model.to(here)
     model.hearing.requires_grad_(False)
     model.visual.requires_grad_(False)
     optimizer = optimizer_of(model, rate)
@@ -138,11 +143,12 @@ def train(
         prefetch_factor=6 if workers else None,
     )
     taught = own(model.state_dict())
-    _, average = zip(*own(open_student(work, averaged=True)[0].state_dict()).items(), strict=True)
+    _, average = zip(*own(open_student(work, averaged=True)[0].to(here).state_dict()).items(), strict=True)
     begin_s = saved_s = time.monotonic()
     sums = [0.0] * 3
     first_step = step
-    for lesson in loader:
+    for made in loader:
+        lesson = made.to(here)
         now_s = time.monotonic()
         gone = min((now_s - begin_s) / max(minutes * 60, 1e-9), 1.0)
         warm = min((step - first_step + 1) / 100, 1.0)
@@ -170,8 +176,8 @@ def train(
             report(f"think {step} words {mean:.3f} balance {even:.2f} right {share:.3f} {clock}")
             sums = [0.0] * 3
         if now_s - saved_s > 120 or gone >= 1.0:
-            made = {"model": taught, "average": dict(zip(taught, average, strict=True)), "step": step}
-            save_state(work / save_as, made)
+            kept = {"model": taught, "average": dict(zip(taught, average, strict=True)), "step": step}
+            save_state(work / save_as, kept)
             saved_s = now_s
         if gone >= 1.0:
             return

@@ -1,5 +1,6 @@
 """Speech to learn hearing from: espeak-ng, flite and festival say the sentences, in many voices."""
 
+import os
 import random
 import subprocess
 import tempfile
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from . import grammar
+from . import grammar, made_up
 
 RATE_HZ = 16000
+MADE_UP = 0.6
+"""Share of espeak-ng's speakers in training that are made up."""
 Pcm16 = npt.NDArray[np.int16]
 
 
@@ -40,9 +43,11 @@ def _listed(kind: str, part: str) -> tuple[str, ...]:
 def draw(rng: random.Random, part: str = "train") -> Speaker:
     """A speaker of `part` ("train" or "unseen"); an unseen espeak-ng speaker has an unseen variant or accent."""
     speed, pitch = rng.uniform(0.75, 1.2), rng.uniform(0.2, 0.8)
-    if rng.random() < 0.4:
+    if rng.random() < 0.35:
         return Speaker("flite", rng.choice(_listed("flite", part)), speed, pitch)
     accent, variant = rng.choice(_listed("accent", "train")), rng.choice(_listed("variant", part))
+    if part == "train" and rng.random() < MADE_UP:
+        variant = rng.choice(made_up.names())
     if part != "train" and rng.random() < 0.2:
         accent, variant = rng.choice(_listed("accent", part)), rng.choice(_listed("variant", "train"))
     return Speaker("espeak-ng", f"{accent}+{variant}", speed, pitch)
@@ -53,7 +58,7 @@ def is_trained(engine: str, voice: str) -> bool:
     if engine != "espeak-ng":
         return voice in _listed(engine, "train")
     accent, _, variant = voice.partition("+")
-    return accent in _listed("accent", "train") and variant in _listed("variant", "train")
+    return accent in _listed("accent", "train") and variant in (*_listed("variant", "train"), *made_up.names())
 
 
 def say(text: str, speaker: Speaker) -> Pcm16:
@@ -66,10 +71,15 @@ def say(text: str, speaker: Speaker) -> Pcm16:
     return pcm[max(loud[0] - margin, 0) : loud[-1] + margin]
 
 
-def _run(command: list[str], package: str, stdin: str | None = None) -> bytes:
+def _run(command: list[str], package: str, stdin: str | None = None, **settings: str) -> bytes:
     try:
         return subprocess.run(
-            command, input=stdin.encode() if stdin else None, capture_output=True, check=True, timeout=60
+            command,
+            input=stdin.encode() if stdin else None,
+            capture_output=True,
+            check=True,
+            timeout=60,
+            env=os.environ | settings,
         ).stdout
     except FileNotFoundError as error:
         raise SynthesisError(f"{command[0]} is missing: install the Debian package {package}") from error
@@ -88,7 +98,8 @@ def _pcm(wav: bytes) -> Pcm16:
 
 def _espeak(text: str, speaker: Speaker) -> Pcm16:
     speed, pitch = str(round(165 * speaker.speed)), str(round(100 * speaker.pitch))
-    return _pcm(_run(["espeak-ng", "--stdout", "-v", speaker.voice, "-s", speed, "-p", pitch, text], "espeak-ng"))
+    command = ["espeak-ng", "--stdout", "-v", speaker.voice, "-s", speed, "-p", pitch, text]
+    return _pcm(_run(command, "espeak-ng", ESPEAK_DATA_PATH=made_up.data_path()))
 
 
 _MEAN_PITCH_HZ = {"slt": 167, "rms": 100, "awb": 120, "kal16": 105}

@@ -66,13 +66,23 @@ def _tokenizer(folder: Path, checkpoint: Path, weights: dict[str, Tensor]) -> No
 
 def _thinker(work: Path, weights: dict[str, Tensor], step: int) -> None:
     model = think.Thinking(weights["thinker.model.embed_tokens.weight"].float())
-    model.load_state_dict(own_names(weights), strict=False)
+    missing = model.load_state_dict(own_names(weights), strict=False).missing_keys
+    _begin_as_nothing(model, missing)
     taught = think.own(model.state_dict())
     save_state(work / "think.pt", {"model": taught, "average": taught, "step": step})
     save_state(work / "couple.pt", {"model": model.hearing.state_dict(), "step": step})
     seeing, _ = see.opened(work)
     seeing.tower.load_state_dict(model.visual.state_dict())
     save_state(work / "see.pt", {"model": seeing.state_dict(), "step": step})
+
+
+def _begin_as_nothing(model: think.Thinking, missing: list[str]) -> None:
+    """Layers of the audio tower that the checkpoint lacks, because it was made when the tower was smaller, add nothing
+    to what flows through them before they have learnt."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name in missing and ("out_proj" in name or "fc2" in name):
+                value.zero_()
 
 
 def _codec(weights: dict[str, Tensor], kept: dict[str, Tensor], step: int) -> None:

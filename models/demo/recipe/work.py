@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.utils.data import get_worker_info
 
 T = TypeVar("T")
 
@@ -23,8 +25,34 @@ def work_folder() -> Path:
     return folder
 
 
+def device() -> torch.device:
+    """The card where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def scaled(small: int, large: int) -> int:
+    """`small` on a processor, `large` on a card, which is not full before."""
+    return large if device().type == "cuda" else small
+
+
+def worker() -> int:
+    """Which of a loader's processes this is: each must draw other lessons."""
+    info = get_worker_info()
+    return info.id if info is not None else 0
+
+
+def spread(make: Callable[..., object], jobs: Sequence[tuple[Any, ...]], name: str) -> None:
+    """`make(*job)` for every job, on all cores, a process each."""
+    with ProcessPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as processes:
+        begun = [processes.submit(make, *job) for job in jobs]
+        for done in Progress(name).over(begun):
+            done.result()
+
+
 def mixed_precision() -> AbstractContextManager[Any]:
-    """bf16 products where the processor has them (AMX, AVX512-BF16); emulated they are fifty times slower."""
+    """bf16 products where the machine has them (a card, AMX, AVX512-BF16); emulated they are fifty times slower."""
+    if device().type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
     has = torch.cpu.get_capabilities()
     fast = has.get("amx_bf16", False) or has.get("avx512_bf16", False)
     return torch.autocast("cpu", torch.bfloat16) if fast else nullcontext()
@@ -41,7 +69,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """What `save_state` wrote; None when there is nothing yet."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
