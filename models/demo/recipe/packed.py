@@ -80,7 +80,7 @@ class Sounds:
 
     def to(self, device: torch.device) -> "Sounds":
         """The same on a device."""
-        return Sounds(*(t.to(device, non_blocking=True) for t in (self.chunks, self.valid, self.starts)), self.counts)
+        return Sounds(self.chunks.to(device), self.valid.to(device), self.starts.to(device), self.counts)
 
     def through(self, tower: theirs.Qwen3OmniMoeAudioEncoder) -> Tensor:
         """[tokens of all clips, hidden]."""

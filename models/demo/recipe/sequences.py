@@ -9,7 +9,7 @@ with functions, a history or a spoken question is worked out once for all that i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -236,8 +236,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device, but for sounds and pictures that no tower has met."""
-        moved = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **moved)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{n: value.to(device) if isinstance(value, Tensor) else value for n, value in values.items()})
 
 
 def batch(sequences: Sequence[Layout]) -> Batch:
