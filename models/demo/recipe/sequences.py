@@ -10,6 +10,7 @@ with functions, a history or a spoken question is worked out once for all that i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -236,8 +237,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device, but for sounds and pictures that no tower has met."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{n: value.to(device) if isinstance(value, Tensor) else value for n, value in values.items()})
+        own = ((f.name, getattr(self, f.name)) for f in fields(self))
+        moved: dict[str, Any] = {n: value.to(device) if isinstance(value, Tensor) else value for n, value in own}
+        return Batch(**moved)
 
 
 def batch(sequences: Sequence[Layout]) -> Batch:
