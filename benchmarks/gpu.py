@@ -83,10 +83,14 @@ def part(name: str, plan: Plan, sections: Sections, waits: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / name
         if name == "big":
-            big(plan, folder, sections, ready=sys.stdin.read if waits else _nothing)
+            big(plan, folder, sections, ready=_stdin_ended if waits else _nothing)
         else:
             once = partial(parity, folder, plan.device, plan.parity_callers, plan.graphs)
             sections.run("parity", 0.0, lambda: once())
+
+
+def _stdin_ended() -> None:
+    sys.stdin.read()
 
 
 def _nothing() -> None:
