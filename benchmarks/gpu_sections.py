@@ -22,6 +22,7 @@ class Sections:
         self.found: Figures = {}
         self._json_path = json_path
         self._until_s = until_s
+        self._keep({})
 
     def run(self, name: str, about_s: float, call: Callable[[], Mapping[str, float]]) -> bool:
         """Whether it ran through. ``about_s``: what it is expected to take; with less left it is skipped."""

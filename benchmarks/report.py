@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 
@@ -31,8 +32,9 @@ def write(name: str, figures: Mapping[str, float], json_path: Path) -> None:
     draft.replace(json_path)
 
 
+@cache
 def machine() -> str:
-    """Processor, cores and, where there is one, the accelerator."""
+    """Processor, cores and, where there is one, the accelerator. Asked once: a card that failed answers nothing."""
     cpu = platform.processor() or platform.machine()
     for line in _lines(Path("/proc/cpuinfo")):
         if line.startswith("model name"):
