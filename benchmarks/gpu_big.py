@@ -3,6 +3,7 @@ which kernels a frame's time goes to."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def big(plan: Plan, folder: Path, sections: Sections, ready: Callable[[], None])
     def load() -> Figures:
         held.append(random_model(folder, SIZES[plan.sizes], _options(plan)))
         synchronize(plan.device)
-        return _memory(plan.device, "load_gib")
+        return {"graphs": float(plan.graphs == "on"), **_memory(plan.device, "load_gib")}
 
     if not sections.run("load", 25.0, load):
         return
@@ -69,8 +70,8 @@ def big(plan: Plan, folder: Path, sections: Sections, ready: Callable[[], None])
     if not sections.run("warm-up", 10.0, lambda: _warm_up(model, plan)):
         return
     ready()
-    bytes_per_s = bandwidth(2048 if plan.device.startswith("cuda") else 32, plan.device)
-    sections.found["bandwidth_gb_per_s"] = bytes_per_s / 1e9
+    sections.run("bandwidth", 0.0, lambda: {"bandwidth_gb_per_s": _bandwidth(plan.device) / 1e9})
+    bytes_per_s = 1e9 * sections.found.get("bandwidth_gb_per_s", math.nan)
     for callers in plan.callers:
         once = partial(_lockstep_and_floors, model, plan, callers, bytes_per_s)
         sections.run(f"lockstep@{callers}", 6.0, once)
@@ -91,6 +92,10 @@ def _options(plan: Plan) -> LoadOptions:
         weights=plan.weights,
         graphs=plan.graphs,
     )
+
+
+def _bandwidth(device: str) -> float:
+    return bandwidth(1024 if device.startswith("cuda") else 32, device)
 
 
 def _memory(device: str, name: str) -> Figures:
