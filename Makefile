@@ -2,12 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := not slow and not unproved and not gpu
+FAST := not slow and not browser and not phone and not gpu
 HOST ?= 127.0.0.1
 PORT ?= 8000
 ARGS ?=
 
-.PHONY: setup setup-test system-packages serve test test-fast test-soak test-unproved check style types bench eval clean
+.PHONY: setup setup-test system-packages serve test test-fast test-soak check style types bench eval clean
 
 setup: $(VENV)/.run
 setup-test: $(VENV)/.test system-packages tests/clients/node_modules/.installed
@@ -38,11 +38,7 @@ serve: setup
 	$(BIN)/parley serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: setup-test
-	$(BIN)/python -m pytest -m "not gpu and not unproved" $(ARGS)
-
-# Browsers and telephones: see tests/conftest.py.
-test-unproved: setup-test
-	$(BIN)/python -m pytest -m "unproved" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
 
 # What the tests do a little of, in full: two hundred calls in a row, ten thousand mutated messages.
 test-soak: setup-test
