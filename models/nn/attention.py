@@ -3,7 +3,7 @@
 Queries of several slots are packed, [total, heads, head dim]. What they attend to is said by the *layout*:
 
     KvPlan     each slot's history in the paged cache, causally: its new positions see all old ones and each other
-    StepPlan   the same for one new position a row, in tensors of fixed size (replay.py)
+    StepPlan   the same, each new position a row of its own, in tensors of fixed size (replay.py)
     Windows    the packed keys themselves, everything inside a window and nothing across (encoders)
 
 Three backends compute the same: ``flash`` (flash-attn, where it is installed, on CUDA), ``sdpa`` (torch) and ``plain``

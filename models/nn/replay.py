@@ -99,6 +99,7 @@ class Staging:
         self.host: dict[str, npt.NDArray[np.int64] | npt.NDArray[np.float64]] = {}
         self.device: dict[str, torch.Tensor] = {}
         self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._sent: torch.cuda.Event | None = None
         for shapes, dtype in ((whole, torch.int64), (real, torch.float64)):
             size = sum(int(np.prod(shape)) for shape in shapes.values())
             there = torch.zeros(size, dtype=dtype, device=device)
@@ -113,10 +114,18 @@ class Staging:
             if pinned and size:
                 self._copies.append((there, here))
 
+    def wait(self) -> None:
+        """Before the host writes: until what was sent last has left, if it has not."""
+        if self._sent is not None:
+            self._sent.synchronize()
+
     def send(self) -> None:
         """What the host wrote is on the device for everything launched from now on."""
         for there, here in self._copies:
             there.copy_(here, non_blocking=True)
+        if self._copies:
+            self._sent = self._sent or torch.cuda.Event()
+            self._sent.record()  # type: ignore[no-untyped-call]
 
 
 def buckets(most: int) -> list[int]:

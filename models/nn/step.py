@@ -1,4 +1,4 @@
-"""One new position in each of several histories, laid out in tensors of fixed size for ``replay``.
+"""New positions of several histories, a row each, laid out in tensors of fixed size for ``replay``.
 
 What ``KvPlan`` knows in Python, ``StepPlan`` knows on the device: where each row's new key goes, how long its history
 is, and which pages hold it. Rows that are nobody's write into the pool's scratch page and see that alone.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from models.nn.cache import KvPlan, KvPool
@@ -35,18 +36,35 @@ class StepPlan:
         """The whole numbers that ``Staging`` must have."""
         return {"write": (rows,), "length": (rows,), "table": (rows, pages)}
 
-    def load(self, plan: KvPlan | None) -> None:
-        """Takes over a plan of one new position for each of at most ``rows`` tables; None: all rows are nobody's."""
+    def load(self, plan: KvPlan | None, begin: int = 0, end: int | None = None) -> None:
+        """Takes over rows [begin, end) of a plan's packed new positions, at most ``rows`` of them; None: all rows are
+        nobody's. Rows of one table see each other as far as they stand before each other: a layer writes all of them
+        before it reads any."""
+        self._staging.wait()
         host, page = self._staging.host, self.pool.page_tokens
         host["write"].fill(self.pool.scratch)
         host["length"].fill(1)
         host["table"].fill(self.pool.scratch // page)
         if plan is None:
             return
-        for row, (table, start) in enumerate(zip(plan.tables, plan.starts, strict=True)):
-            host["write"][row] = table.pages[start // page] * page + start % page
-            host["length"][row] = start + 1
-            host["table"][row, : len(table.pages)] = table.pages
+        first = row = 0  # of the table in all packed rows; of what is taken over
+        for table, start, count in zip(plan.tables, plan.starts, plan.counts, strict=True):
+            skipped = max(0, begin - first)
+            taken = (count if end is None else min(count, end - first)) - skipped
+            first += count
+            if taken <= 0:
+                continue
+            start += skipped
+            if taken == 1:  # the usual one in a step, where arrays would only cost
+                host["write"][row] = table.pages[start // page] * page + start % page
+                host["length"][row] = start + 1
+                host["table"][row, : len(table.pages)] = table.pages
+            else:
+                rows = slice(row, row + taken)
+                host["write"][rows] = self.pool.flat(table, start, start + taken)
+                host["length"][rows] = np.arange(start + 1, start + taken + 1)
+                host["table"][rows, : len(table.pages)] = table.pages
+            row += taken
 
     def begin(self) -> None:
         """Once in each run, before the first layer: what all layers read, in the form they read it."""

@@ -17,8 +17,9 @@ from models.qwen3_omni.audio import AudioTower
 from models.qwen3_omni.config import TextConfig, ThinkerConfig
 from models.qwen3_omni.vision import VisionTower
 
-Deepstack = Sequence[tuple[torch.Tensor, torch.Tensor]]
-"""For each of the first layers: int64 [n] rows of the packed input and [n, hidden] to add to them after the layer."""
+Deepstack = Sequence[tuple[torch.Tensor, torch.Tensor]] | torch.Tensor
+"""For each of the first layers: int64 [n] rows of the packed input and [n, hidden] to add to them after the layer. Or
+[layers, total, hidden], what to add to all of them."""
 
 
 class TextModel(nn.Module):
@@ -51,7 +52,11 @@ class TextModel(nn.Module):
             x = layer(x, by, plan)
             if number == accept:
                 accepted = x
-            if number <= len(deepstack):
+            if number > len(deepstack):
+                continue
+            if isinstance(deepstack, torch.Tensor):
+                x = x + deepstack[number - 1]
+            else:
                 rows, features = deepstack[number - 1]
                 x = x.index_add(0, rows, features.to(x.dtype))
         out: torch.Tensor = self.norm(x)

@@ -25,6 +25,7 @@ from models.base import CodecFrame, Prefilled, Sampling
 from models.nn.cache import KvPlan, KvPool, KvTable
 from models.nn.replay import Capture
 from models.nn.sampling import Draw, sample, uniform
+from models.qwen3_omni.prefill_step import TalkerPrefill
 from models.qwen3_omni.prefix import IM_START, Prefix, Taken
 from models.qwen3_omni.saying import AlignmentHead, Saying
 from models.qwen3_omni.speech_step import Row, SpeechStep
@@ -94,6 +95,7 @@ class OmniTalker:
         self._saying = Saying(net.model.attention(alignment.layer), alignment, text) if alignment else None
         self._forbidden = _forbidden(self.config, text.vocabulary).to(self._device)
         self._step: SpeechStep | None = None
+        self._prefill: TalkerPrefill | None = None
         with torch.inference_mode():
             self._im_start = header.role[:1].to(self._device)
             self._role = net.text_projection(header.role.to(self._device))
@@ -117,6 +119,8 @@ class OmniTalker:
         if self._saying is None:
             self._step = SpeechStep(self._net, self._pool, self._forbidden, slots, codec, capture)
             self._step.capture(slots)
+            self._prefill = TalkerPrefill(self._net, self._pool, self._im_start, capture)
+            self._prefill.packed.capture()
 
     # --- slots
 
@@ -171,9 +175,13 @@ class OmniTalker:
         work = [(slot, taken) for slot, taken in zip(slots, takes, strict=True) if taken.rows]
         if not work:
             return
+        plan = self._pool.plan([slot.table for slot, _ in work], [len(taken.rows) for _, taken in work])
+        if self._prefill is not None:
+            self._prefill.absorb(plan, [slot.noted[0] for slot, _ in work], [taken for _, taken in work])
+            plan.advance()
+            return
         x = torch.cat([self._embedded(slot.noted[0], taken.rows) for slot, taken in work])
         places = [place for _, taken in work for place in taken.positions]
-        plan = self._pool.plan([slot.table for slot, _ in work], [len(taken.rows) for _, taken in work])
         self._net.model(x, torch.tensor(places, device=self._device).T, plan)
         plan.advance()
 
@@ -263,9 +271,9 @@ class OmniTalker:
         try:
             if new:
                 opening = self._pool.plan([held.table for _, held, _ in new], [8] * len(new))
-                places = torch.cat([_places(held, reply, 8) for _, held, reply in new]).to(self._device)
-                x = torch.cat([self._opening[reply.voice] for _, _, reply in new])
-                self._net.model(x, places.expand(3, -1), opening)
+                places = torch.cat([_places(held, reply, 8) for _, held, reply in new])
+                assert self._prefill is not None, "the two come together"
+                self._prefill.open(opening, [self._opening[reply.voice] for _, _, reply in new], places)
                 opening.advance()
             plan = self._pool.plan([held.table for held, _ in work], [1] * len(work))
             for number, _, _ in new:

@@ -32,10 +32,9 @@ from models.features import LogMel
 from models.nn.cache import KvPlan, KvPool, KvTable
 from models.nn.replay import Capture
 from models.nn.sampling import Draw, sample
-from models.qwen3_omni.audio import MelWindow
-from models.qwen3_omni.config import CAMERA_PIXELS, ThinkerConfig
+from models.qwen3_omni.backlog import Backlog
+from models.qwen3_omni.config import ThinkerConfig
 from models.qwen3_omni.context import (
-    Item,
     Reply,
     State,
     between,
@@ -45,10 +44,11 @@ from models.qwen3_omni.context import (
     with_tokens,
 )
 from models.qwen3_omni.decoder import ThinkerNet
+from models.qwen3_omni.prefill_step import ThinkerPrefill, Thought
 from models.qwen3_omni.slot import Slot
 from models.qwen3_omni.stretch import Picture, Piece, Stretch
 from models.qwen3_omni.thinker_step import ThinkerStep
-from models.qwen3_omni.vision import Grid, Patches, check_picture, cut
+from models.qwen3_omni.vision import check_picture
 
 
 class OmniThinker:
@@ -69,6 +69,7 @@ class OmniThinker:
             text.layers, text.kv_heads, text.head_dim, kv_tokens, dtype=weight.dtype, device=weight.device
         )
         self._step: ThinkerStep | None = None
+        self._prefill: ThinkerPrefill | None = None
         self._mel = LogMel(net.config.audio.mel_bins)
         self._count = slots
         self._free = list(range(slots))[::-1]
@@ -84,6 +85,9 @@ class OmniThinker:
         """Tokens of replies go through the decoder as one replay."""
         self._step = ThinkerStep(self._net.model, self._pool, capture)
         self._step.capture(self._count)
+        deepstack = len(self.config.vision.deepstack)
+        self._prefill = ThinkerPrefill(self._net.model, self._pool, self._accept_layer, deepstack, capture)
+        self._prefill.packed.capture()
 
     # --- slots
 
@@ -197,7 +201,7 @@ class OmniThinker:
 
     @torch.inference_mode()
     def encode(self, slots: Sequence[int]) -> None:
-        work = [_Backlog(self._slots[slot], self._mel, self.config) for slot in slots if self.unencoded(slot)]
+        work = [Backlog(self._slots[slot], self._mel, self.config) for slot in slots if self.unencoded(slot)]
         windows = [window for backlog in work for window in backlog.windows]
         grids = [grid for backlog in work for grid in backlog.grids]
         heard = iter(self._net.audio_tower(windows) if windows else ())
@@ -225,22 +229,31 @@ class OmniThinker:
         ]
         flat = [piece for run in pieces for piece in run]
         ids = torch.cat([piece.ids for piece in flat])
-        x, deepstack = self._inputs(flat, ids)
         positions = torch.cat([piece.positions for piece in flat], 1)  # kept on the host: the talker counts by them
-        out, accepted = self._net.model(x, positions.to(self._device), plan, deepstack, self._accept_layer)
+        if self._prefill is not None:
+            thought = self._prefill.run(plan, flat, ids, positions)
+        else:
+            thought = self._thought(plan, flat, ids, positions)
         plan.advance()
         multimodal = torch.cat([torch.full((len(piece.ids),), piece.multimodal) for piece in flat])
         done, begin = [], 0
-        for slot, count in chosen:
+        hidden, x = thought.accepted, thought.embeddings
+        for (slot, count), last in zip(chosen, thought.last, strict=True):
             end = begin + count
             start = slot.state.cached
             run = slice(begin, end)
             done.append(
-                Prefilled(slot.number, start, ids[run], accepted[run], x[run], multimodal[run], positions[:, run])
+                Prefilled(slot.number, start, ids[run], hidden[run], x[run], multimodal[run], positions[:, run])
             )
-            self._advance(slot, count, out[end - 1])
+            self._advance(slot, count, last)
             begin = end
         return done
+
+    def _thought(self, plan: KvPlan, pieces: Sequence[Piece], ids: torch.Tensor, positions: torch.Tensor) -> Thought:
+        x, deepstack = self._inputs(pieces, ids)
+        out, accepted = self._net.model(x, positions.to(self._device), plan, deepstack, self._accept_layer)
+        ends = np.cumsum(plan.counts)
+        return Thought(x, accepted, [out[end - 1].clone() for end in ends])
 
     def _inputs(
         self, pieces: Sequence[Piece], ids: torch.Tensor
@@ -263,7 +276,7 @@ class OmniThinker:
 
     def _advance(self, slot: Slot, count: int, hidden: torch.Tensor) -> None:
         """``count`` more positions are in the cache; ``hidden`` came out at the last one."""
-        state = replace(slot.state, cached=slot.state.cached + count, hidden=hidden.clone())
+        state = replace(slot.state, cached=slot.state.cached + count, hidden=hidden)
         if not state.pending and not state.begun:
             state = replace(state, tail=sealed(state.tail))
         slot.state = state
@@ -358,41 +371,3 @@ def _draw(reply: Reply) -> Draw:
     if reply.seen is not None:
         seen = torch.cat((reply.seen, torch.tensor(reply.tokens, dtype=torch.int64)))
     return Draw(reply.sampling, len(reply.tokens), seen)
-
-
-class _Backlog:
-    """What one slot has to encode: jobs for the towers, and the places where their results belong."""
-
-    def __init__(self, slot: Slot, mel: LogMel, config: ThinkerConfig) -> None:
-        self.slot = slot
-        self.windows: list[MelWindow] = []
-        self.grids: list[Patches] = []
-        self._items: list[tuple[Item, list[int], list[float]]] = []
-        for item in slot.state.backlog:
-            numbers: list[int] = []
-            times: list[float] = []
-            if isinstance(item, Stretch):
-                item = item.listen(mel, config.audio.window_frames)
-                jobs = item.window_jobs(config)
-                numbers = list(jobs)
-                self.windows.extend(jobs.values())
-                for t_s, frames in item.grid_jobs():
-                    times.append(t_s)
-                    self.grids.append(cut(frames, config.vision, CAMERA_PIXELS))
-            elif isinstance(item, Picture):
-                times = [0.0]
-                self.grids.append(cut([item.pixels], config.vision))
-            self._items.append((item, numbers, times))
-
-    def encoded(self, tokens: list[torch.Tensor], grids: list[Grid]) -> list[Item]:
-        """The backlog with the results, which come in the order of the jobs."""
-        found: list[Item] = []
-        heard, seen = iter(tokens), iter(grids)
-        for item, numbers, times in self._items:
-            if isinstance(item, Stretch):
-                windows = {number: next(heard) for number in numbers}
-                item = item.encoded(windows, [(t_s, next(seen)) for t_s in times])
-            elif isinstance(item, Picture):
-                item = replace(item, grid=next(seen))
-            found.append(item)
-        return found
