@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import logging
 import signal
@@ -13,13 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.transport.certificates import self_signed
 from tests.transport.live import PATIENCE_S, LiveServer
-from transport.server import Tls
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,19 +62,6 @@ async def test_who_insists_ends_it_at_once(insisting: list[signal.Signals]) -> N
             assert await asked(socket) == "completed"  # and so two signals of one kind don't become one
             served.send_signal(number)
         assert await asyncio.wait_for(served.wait(), PATIENCE_S) != 0
-
-
-def self_signed(folder: Path) -> Tls:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    cert = builder.sign(key, hashes.SHA256())
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    (folder / "cert.pem").write_bytes(cert.public_bytes(pem))
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    return Tls(folder / "cert.pem", folder / "key.pem")
 
 
 async def test_https_and_wss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

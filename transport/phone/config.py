@@ -32,12 +32,17 @@ public_address = "203.0.113.5"                 # behind NAT: what Via, Contact a
 rtp_ports = [10000, 10199]
 trusted = ["198.51.100.0/24"]                  # may call without a password (a trunk's addresses)
 users = { reception = "a password" }           # telephones that may call with one
+tls_cert = "/etc/parley/cert.pem"              # SIP over TLS on tls_port (5061); without it: none
+tls_key = "/etc/parley/key.pem"
+srtp_required = true                           # refuse calls whose sound is not encrypted (SRTP); else they decide
 
 [trunk]                                        # where we register, and where our own calls go out
 host = "sip.example.com"
 user = "4930123456"
 password = "..."
 register = true
+transport = "tls"                              # "udp" if not said; its certificate must be right for host
+srtp = true                                    # our calls' sound is encrypted
 """
 
 from __future__ import annotations
@@ -78,8 +83,23 @@ class SipConfig:
     session_expires_s: int = 1800
     """A call whose far end says nothing for so long is over (RFC 4028); 0: no such timer."""
 
+    tls_cert: str = ""
+    """A file; "": no TLS."""
+    tls_key: str = ""
+    """"": it is in the same file."""
+    tls_port: int = 5061
+    """0: any free one."""
+    tls_ca: str = ""
+    """A file of the authorities that those whom we connect to must be certified by; "": the system's."""
+    srtp_required: bool = False
+    """Calls without it are refused, and ours are made with it. Else they decide."""
+
     def __post_init__(self) -> None:
         first, last = self.rtp_ports
+        if not 0 <= self.tls_port <= 65535:
+            raise ValueError(f"tls_port must be 0 to 65535, not {self.tls_port}")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("tls_key needs tls_cert")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port must be 0 to 65535, not {self.port}")
         if not 1024 <= first < last <= 65535:
@@ -108,10 +128,14 @@ class TrunkConfig:
     register: bool = False
     expires_s: int = 300
     transport: str = "udp"
+    srtp: bool = False
+    """The sound of our own calls is encrypted; who can't do that can't be called."""
 
     def __post_init__(self) -> None:
-        if self.transport not in ("udp", "tcp"):
-            raise ValueError(f"transport must be 'udp' or 'tcp', not {self.transport!r}")
+        if self.transport not in ("udp", "tcp", "tls"):
+            raise ValueError(f"transport must be 'udp', 'tcp' or 'tls', not {self.transport!r}")
+        if self.srtp and self.transport != "tls":
+            raise ValueError("srtp needs transport = 'tls': its keys are in the messages")
         if self.register and not (self.host and self.user):
             raise ValueError("register needs host and user")
         if self.expires_s < 60:

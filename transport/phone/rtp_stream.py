@@ -34,6 +34,7 @@ from realtime.playback import Pacing
 from transport.phone import hold
 from transport.phone.rtp_port import Address, RtpPort
 from transport.phone.rtp_sender import RtpSender
+from transport.phone.sdes import Cipher, Keys
 from transport.rtp_codecs import CodecKind
 from transport.rtp_pace import Pace
 from transport.rtp_receiver import Payloads, RtpReceiver
@@ -78,6 +79,7 @@ class RtpStream:
         self._payloads: Payloads
         self._last_sr: tuple[int, float] | None = None  # their clock, and when it came
         self._settled = False
+        self._cipher: Cipher | None = None
         self.muted = False
         """They hold the line: nothing is sent."""
         self.deaf = False
@@ -95,8 +97,13 @@ class RtpStream:
         """Its port is there; what comes before ``settle`` is dropped."""
         self._port = port
 
-    def settle(self, remote: Address, kind: CodecKind, payloads: Payloads, *, mux: bool) -> None:
-        """What session descriptions agreed on, first or anew. The stream goes on where the codec does."""
+    def settle(
+        self, remote: Address, kind: CodecKind, payloads: Payloads, *, mux: bool, keys: Keys | None = None
+    ) -> None:
+        """What session descriptions agreed on, first or anew. The stream goes on where the codec does. ``keys``: of
+        SRTP; None: it is plain RTP."""
+        if keys != (self._cipher.keys if self._cipher is not None else None):
+            self._cipher = Cipher(keys) if keys is not None else None
         if not self._settled or kind != self.kind:
             self.kind = kind
             self._sender = RtpSender(kind, payloads, self._source_hz())
@@ -161,7 +168,7 @@ class RtpStream:
         self._pace.count += 1
         self._timer = self._loop.call_at(self._pace.due_s, self._tick)
         for packet in self._sender.next(muted=self.muted):
-            self._port.send(packet, self._remote)
+            self._send(packet, self._remote)
         if len(pcm := self._receiver.idle(now)):
             self._hear(pcm, self.kind.rate_hz)
         if now >= self._report_s:
@@ -180,6 +187,11 @@ class RtpStream:
         if len(data) > 1 and 192 <= data[1] <= 223:  # RFC 5761 section 4
             self.reported(data, address)
             return
+        if self._cipher is not None:
+            if (opened := self._cipher.open(data)) is None:
+                log.debug("an RTP packet from %s:%d that is not sealed with their key", *address)
+                return
+            data = opened
         try:
             packet = RtpPacket.parse(data)
         except ValueError as error:
@@ -213,6 +225,8 @@ class RtpStream:
         """A datagram of RTCP."""
         if not self._settled:
             return
+        if self._cipher is not None:
+            data = self._cipher.open(data, rtcp=True) or b""
         try:
             packets = RtcpPacket.parse(data)
         except Exception as error:  # the library's parsing raises struct.error and more on what is cut short
@@ -243,9 +257,14 @@ class RtpStream:
             data += bytes(RtcpByePacket([ssrc]))
         host, port = self._remote
         if self._mux:
-            self._port.send(data, (host, port))
+            self._send(data, (host, port), report=True)
         elif 0 < port < 65535:
-            self._port.send(data, (host, port + 1), rtcp=True)
+            self._send(data, (host, port + 1), report=True)
+
+    def _send(self, data: bytes, to: Address, *, report: bool = False) -> None:
+        if self._cipher is not None:
+            data = self._cipher.seal(data, rtcp=report)
+        self._port.send(data, to, rtcp=report and not self._mux)
 
     def _blocks(self) -> list[RtcpReceiverInfo]:
         statistics, theirs = self._statistics, self._receiver.ssrc

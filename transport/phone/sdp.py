@@ -1,6 +1,7 @@
 """Session descriptions of calls: what is offered, what we answer, what was settled (RFC 8866, RFC 3264). Pure.
 
-One audio stream each; other media are answered with port 0. Plain RTP: SRTP is not taken.
+One audio stream each; other media are answered with port 0. SRTP where it is offered as such (``RTP/SAVP``), and where
+we want it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from aiosipua.sdp import MediaDescription, SdpMessage, parse_sdp
 
+from transport.phone import sdes
 from transport.rtp_codecs import KINDS, OPUS, CodecKind
 from transport.rtp_receiver import Payloads
 
 MAX_SDP_BYTES = 32 * 1024
+PROFILES = {"RTP/AVP": False, "RTP/AVPF": False, "RTP/SAVP": True, "RTP/SAVPF": True}
+"""Of the audio we take -> whether it is encrypted."""
 NOISE = 13
 EVENTS = 101
 _ANSWERS = {"sendrecv": "sendrecv", "sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
@@ -44,6 +48,9 @@ class Remote:
     """RTCP comes on the same port (RFC 5761)."""
     media: tuple[str, ...] = field(default=("audio",), repr=False)
     """The offer's media lines; ours answers the first audio."""
+    profile: str = "RTP/AVP"
+    crypto: tuple[sdes.Crypto, ...] = ()
+    """Keys they may send with; not empty where ``profile`` is an encrypted one."""
 
     @property
     def held(self) -> bool:
@@ -71,6 +78,8 @@ class Local:
     port: int
     session: int
     version: int = 1
+    crypto: sdes.Crypto | None = None
+    """What we send with; None: nothing is encrypted."""
 
     def next(self) -> Local:
         """For another description."""
@@ -90,9 +99,12 @@ def read(text: str) -> Remote:
     audio = next((media for media in sdp.media if media.media == "audio" and media.port), None)
     if audio is None:
         raise NotAcceptable("no audio is offered")
-    if audio.proto not in ("RTP/AVP", "RTP/AVPF"):
-        raise NotAcceptable(f"{audio.proto[:20]} is not taken: only RTP/AVP")
-    return _remote(sdp, audio)
+    if audio.proto not in PROFILES:
+        raise NotAcceptable(f"{audio.proto[:20]} is not taken: only RTP/AVP and RTP/SAVP")
+    crypto = sdes.read(audio.attributes.get("crypto", ())) if PROFILES[audio.proto] else ()
+    if PROFILES[audio.proto] and not crypto:
+        raise NotAcceptable(f"no a=crypto that is known here: {', '.join(sdes.SUITES)}")
+    return replace(_remote(sdp, audio), profile=audio.proto, crypto=crypto)
 
 
 def _remote(sdp: SdpMessage, audio: MediaDescription) -> Remote:
@@ -147,7 +159,8 @@ def answer(remote: Remote, local: Local, *, held: bool = False) -> str:
         direction = {"sendrecv": "sendonly", "recvonly": "inactive"}.get(direction, direction)
     events = {payload_type: clock for clock, payload_type in remote.events}
     formats = [(payloads.audio, kind)]
-    lines = _audio(local, formats, payloads, events.get(payloads.events or -1, 8000), direction, remote.mux)
+    events_hz = events.get(payloads.events or -1, 8000)
+    lines = _audio(local, remote.profile, formats, payloads, events_hz, direction, remote.mux)
     media: list[str] = []
     for each in remote.media:
         if each == "audio":
@@ -162,11 +175,13 @@ def offer(local: Local, *, held: bool = False) -> str:
     """For a call of our own, or for one that we hold."""
     formats = [(kind.payload_type, kind) for kind in KINDS]
     direction = "sendonly" if held else "sendrecv"
-    return _whole(local, _audio(local, formats, Payloads(0, EVENTS, NOISE), 8000, direction, False))
+    profile = "RTP/AVP" if local.crypto is None else "RTP/SAVP"
+    return _whole(local, _audio(local, profile, formats, Payloads(0, EVENTS, NOISE), 8000, direction, False))
 
 
 def _audio(
     local: Local,
+    profile: str,
     formats: list[tuple[int, CodecKind]],
     payloads: Payloads,
     events_hz: int,
@@ -187,7 +202,8 @@ def _audio(
         types.append(str(payloads.events))
         maps += [f"a=rtpmap:{payloads.events} telephone-event/{events_hz}", f"a=fmtp:{payloads.events} 0-15"]
     return [
-        f"m=audio {local.port} RTP/AVP {' '.join(types)}",
+        f"m=audio {local.port} {profile} {' '.join(types)}",
+        *([local.crypto.line] if local.crypto is not None else []),
         *maps,
         "a=ptime:20",
         f"a={direction}",

@@ -15,6 +15,7 @@ import random
 import re
 import secrets
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from aiosipua.message import SipRequest, SipResponse
 
 from models.base import Pcm
 from realtime.events import Hangup
-from transport.phone import sdp, sip_timer
+from transport.phone import sdes, sdp, sip_timer
 from transport.phone.call import About, Leg, PhoneCall
 from transport.phone.calls import PhoneCalls
 from transport.phone.config import PhoneConfig
@@ -95,12 +96,26 @@ class SipCall:
         endpoint = self._endpoint
         self._port = await RtpPort.open(endpoint.ports, endpoint.bind_host, speaker.arrived, speaker.reported)
         speaker.bound(self._port)
-        self._local = sdp.Local(self.dialog.here.host, self._port.port, secrets.randbits(31))
+        crypto = sdes.Crypto.new() if self._wants_srtp else None
+        self._local = sdp.Local(self.dialog.here.host, self._port.port, secrets.randbits(31), crypto=crypto)
 
-    def _settle(self, remote: sdp.Remote) -> None:
+    @property
+    def _wants_srtp(self) -> bool:
+        """Whether the sound must be encrypted; else they decide."""
+        sip = self._endpoint.config.sip
+        return sip is not None and sip.srtp_required
+
+    def _settle(self, remote: sdp.Remote, *, answer: bool = False) -> None:
+        """``answer``: to our offer. Raises NotAcceptable: once it is encrypted, a call stays so."""
+        assert self._local is not None
+        keys = sdes.agreed(self._local.crypto, remote.crypto, answer=answer)
+        if keys is None and (self._local.crypto is not None or remote.crypto):
+            raise sdp.NotAcceptable("the sound of this call must be encrypted: RTP/SAVP with a=crypto")
         kind, payloads = remote.settled()
         before, self._remote = self._remote, remote
-        self.speaker.settle((remote.host, remote.port), kind, payloads, mux=remote.mux)
+        if keys is not None:
+            self._local = replace(self._local, crypto=keys.ours)
+        self.speaker.settle((remote.host, remote.port), kind, payloads, mux=remote.mux, keys=keys)
         self.speaker.muted, self.speaker.deaf = remote.held, remote.silent
         if before is not None and remote.held and not before.held and self._call is not None:
             log.info("session %d: they hold the line", self._call.number)
@@ -156,7 +171,7 @@ class SipCall:
         """The ACK of a 200 of ours."""
         if self._offered:
             try:
-                self._settle(sdp.read(sdp_of(ack) or ""))
+                self._settle(sdp.read(sdp_of(ack) or ""), answer=True)
             except (sdp.BadSdp, sdp.NotAcceptable) as error:
                 log.warning("call %s: an answer can't be used: %s", self.about.id, error)
                 self.hang_up(Hangup(1002, "no common codec"))
@@ -281,7 +296,7 @@ class SipCall:
             self._acknowledge(invite)
             if (text := sdp_of(answer)) is not None:
                 try:
-                    self._settle(sdp.read(text))
+                    self._settle(sdp.read(text), answer=True)
                 except (sdp.BadSdp, sdp.NotAcceptable) as error:
                     log.warning("call %s: an answer can't be used: %s", self.about.id, error)
         self._arm(self._session_timer)

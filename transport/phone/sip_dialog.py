@@ -25,8 +25,8 @@ class Here:
 
     @property
     def contact(self) -> str:
-        tcp = ";transport=tcp" if self.transport == "tcp" else ""
-        return f"<sip:parley@{self._address}{tcp}>"
+        transport = f";transport={self.transport}" if self.transport != "udp" else ""
+        return f"<sip:parley@{self._address}{transport}>"
 
     @property
     def _address(self) -> str:

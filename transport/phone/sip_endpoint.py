@@ -1,4 +1,5 @@
-"""Our SIP endpoint: one port, all calls. What comes is given to its transaction, then to its call, or begins one.
+"""Our SIP endpoint: one port and one for TLS, all calls. What comes is given to its transaction, then to its call, or
+begins one.
 
 bytes -> parse -> Transactions -> a call's dialog
                                -> INVITE: a password or a trusted network -> SipInbound
@@ -63,10 +64,11 @@ class SipEndpoint:
         self.ports = PortPool(*sip.rtp_ports)
         self.bind_host = sip.host
         self.port = sip.port
+        self.tls_port: int | None = None
         self._service = service
         self._sip = sip
         self._guard = Guard(sip.users)
-        self._sockets = SipSockets(self._arrived)
+        self._sockets = SipSockets(self._arrived, sip.tls_ca)
         self._transactions = Transactions(self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._calls: dict[tuple[str, str], SipCall] = {}  # (Call-ID, our tag)
@@ -88,8 +90,12 @@ class SipEndpoint:
     async def start(self) -> None:
         """Raises OSError when the port is taken."""
         self._loop = asyncio.get_running_loop()
-        self.port = await self._sockets.start(self._sip.host, self._sip.port)
-        log.info("SIP on %s:%d, udp and tcp", self._sip.host, self.port)
+        sip = self._sip
+        self.port = await self._sockets.start(sip.host, sip.port)
+        log.info("SIP on %s:%d, udp and tcp", sip.host, self.port)
+        if sip.tls_cert:
+            self.tls_port = await self._sockets.start_tls(sip.host, sip.tls_port, sip.tls_cert, sip.tls_key)
+            log.info("SIP on %s:%d, tls", sip.host, self.tls_port)
         if self.config.trunk.register:
             self.registration = Registration(self.config.trunk, self._final, self._dialog_to)
             self._spawn(self.registration.run(), self._tasks)
@@ -233,7 +239,8 @@ class SipEndpoint:
         return False
 
     def _here(self, peer: Peer) -> Here:
-        return Here(self._sip.public_address or _local_address(self._sip.host, peer), self.port, peer.transport)
+        port = self.tls_port if peer.transport == "tls" and self.tls_port is not None else self.port
+        return Here(self._sip.public_address or _local_address(self._sip.host, peer), port, peer.transport)
 
     # --- we call ------------------------------------------------
 

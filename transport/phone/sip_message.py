@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiosipua.headers import Address, parse_address
 from aiosipua.message import SipMessage, SipRequest, SipResponse
@@ -13,6 +13,7 @@ from aiosipua.message import SipMessage, SipRequest, SipResponse
 Message = SipRequest | SipResponse
 
 MAX_MESSAGE_BYTES = 65_535
+TRANSPORTS = ("udp", "tcp", "tls")
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "REFER", "NOTIFY", "UPDATE", "INFO", "PRACK")
 ALLOW = ", ".join(method for method in METHODS if method != "PRACK")
 USER_AGENT = "Parley"
@@ -42,14 +43,16 @@ class Peer:
     """Where a message came from, or goes to."""
 
     transport: str
-    """``udp`` or ``tcp``."""
+    """One of TRANSPORTS."""
     host: str
     port: int
+    name: str = field(default="", compare=False)
+    """What a connection to it must be certified for over TLS; "": its address."""
 
     @property
     def reliable(self) -> bool:
         """Nothing needs to be said twice."""
-        return self.transport == "tcp"
+        return self.transport != "udp"
 
 
 def parse(data: bytes) -> Message:

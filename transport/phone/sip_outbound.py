@@ -16,11 +16,11 @@ from transport.phone.call import About, PhoneCall
 from transport.phone.rtp_port import NoPort
 from transport.phone.sip_call import Endpoint, SipCall, State
 from transport.phone.sip_dialog import Dialog
-from transport.phone.sip_message import Peer, sdp_of, with_body
+from transport.phone.sip_message import TRANSPORTS, Peer, sdp_of, with_body
 
 log = logging.getLogger(__name__)
 
-SIP_PORT = 5060
+SIP_PORT, TLS_PORT = 5060, 5061
 
 
 class Unreachable(Exception):
@@ -32,15 +32,15 @@ async def resolve(target: str, transport: str) -> Peer:
 
     Raises Unreachable."""
     uri = parse_uri(target)
-    host, port = uri.host.strip("[]"), uri.port or SIP_PORT
     transport = (uri.params.get("transport") or transport).lower()
-    if transport not in ("udp", "tcp") or uri.scheme != "sip" or not 0 < port < 65536:
-        raise Unreachable(f"{target[:100]!r} can't be called: only sip: over udp or tcp")
+    host, port = uri.host.strip("[]"), uri.port or (TLS_PORT if transport == "tls" else SIP_PORT)
+    if transport not in TRANSPORTS or uri.scheme != "sip" or not 0 < port < 65536:
+        raise Unreachable(f"{target[:100]!r} can't be called: only sip: over {', '.join(TRANSPORTS)}")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"{host[:100]!r} is not found: {error}") from None
-    return Peer(transport, str(found[0][4][0]), port)
+    return Peer(transport, str(found[0][4][0]), port, host)
 
 
 class SipOutbound(SipCall):
@@ -56,6 +56,10 @@ class SipOutbound(SipCall):
         self._answered = False
         self.failure = ""
         """Why nobody answered: ``sip_486``, ``request_timeout``, ``server_full``..."""
+
+    @property
+    def _wants_srtp(self) -> bool:
+        return super()._wants_srtp or self._endpoint.config.trunk.srtp
 
     def attach(self, call: PhoneCall) -> None:
         """Its session, open."""
@@ -114,7 +118,7 @@ class SipOutbound(SipCall):
     def _early(self, text: str) -> None:
         """Early media: their sound is nobody's yet, our packets open the way for it."""
         try:
-            self._settle(sdp.read(text))
+            self._settle(sdp.read(text), answer=True)
         except (sdp.BadSdp, sdp.NotAcceptable) as error:
             log.info("call %s: early media can't be used: %s", self.about.id, error)
             return
@@ -133,7 +137,7 @@ class SipOutbound(SipCall):
         text = sdp_of(answer)
         try:
             if text is not None or self._remote is None:
-                self._settle(sdp.read(text or ""))
+                self._settle(sdp.read(text or ""), answer=True)
         except (sdp.BadSdp, sdp.NotAcceptable) as error:
             log.warning("call %s: their answer can't be used: %s", self.about.id, error)
             self.state = State.UP

@@ -1,10 +1,11 @@
-"""The sockets of a SIP endpoint: one port, UDP and TCP. Bytes of one message in, bytes out."""
+"""The sockets of a SIP endpoint: one port, UDP and TCP, and one more for TLS. Bytes of one message in, bytes out."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -17,18 +18,22 @@ MAX_CONNECTIONS = 1000
 IDLE_S = 600.0
 """A TCP connection on which nothing comes for so long is closed."""
 CONNECT_S = 10.0
+"""For a connection to stand, TLS included."""
 _LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*:[ \t]*(\d{1,7})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 
 Received = Callable[[bytes, Peer], None]
 
 
 class SipSockets:
-    """``received(data, peer)`` is called on the loop."""
+    """``received(data, peer)`` is called on the loop. ``ca``: a file of the authorities that certify those to whom we
+    connect by TLS; "": the system's."""
 
-    def __init__(self, received: Received) -> None:
+    def __init__(self, received: Received, ca: str = "") -> None:
         self._received = received
+        self._ca = ca
+        self._trusted: ssl.SSLContext | None = None
         self._udp: asyncio.DatagramTransport | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._connections: dict[Peer, asyncio.StreamWriter] = {}
         self._connecting: dict[Peer, list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,7 +45,7 @@ class SipSockets:
             self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self._received), local_addr=(host, port))
             bound: int = self._udp.get_extra_info("sockname")[1]
             try:
-                self._server = await asyncio.start_server(self._serve, host, bound, limit=MAX_HEADER_BYTES)
+                await self._listen("tcp", host, bound)
             except OSError:
                 self._udp.close()
                 if port or attempt == 19:
@@ -49,8 +54,30 @@ class SipSockets:
             return bound
         raise AssertionError("unreachable")
 
+    async def start_tls(self, host: str, port: int, cert: str, key: str) -> int:
+        """Listens for TLS too; the port. Raises OSError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(cert, key or None)
+        except OSError as error:
+            raise OSError(f"the certificate {cert!r} with the key {key!r} can't be used: {error}") from None
+        return await self._listen("tls", host, port, context)
+
+    async def _listen(self, transport: str, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
+        server = await asyncio.start_server(
+            lambda reader, writer: self._serve(transport, reader, writer),
+            host,
+            port,
+            limit=MAX_HEADER_BYTES,
+            ssl=context,
+            ssl_handshake_timeout=CONNECT_S if context is not None else None,
+        )
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
     def send(self, data: bytes, peer: Peer) -> None:
-        """At once; over TCP on the connection there is, else on a new one."""
+        """At once; over TCP and TLS on the connection there is, else on a new one."""
         if peer.transport == "udp":
             if self._udp is not None and not self._udp.is_closing():
                 self._udp.sendto(data, (peer.host, peer.port))
@@ -67,15 +94,15 @@ class SipSockets:
         """Closes all."""
         if self._udp is not None:
             self._udp.close()
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for writer in self._connections.values():
             writer.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # --- TCP ---
+    # --- TCP and TLS ---
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -85,7 +112,9 @@ class SipSockets:
     async def _connect(self, peer: Peer) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
-                reader, writer = await asyncio.open_connection(peer.host, peer.port, limit=MAX_HEADER_BYTES)
+                reader, writer = await asyncio.open_connection(
+                    peer.host, peer.port, limit=MAX_HEADER_BYTES, **self._secured(peer)
+                )
         except (OSError, TimeoutError) as error:
             log.warning("no SIP connection to %s:%d: %s", peer.host, peer.port, error)
             del self._connecting[peer]
@@ -94,7 +123,15 @@ class SipSockets:
             writer.write(data)
         await self._read(reader, writer, peer)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _secured(self, peer: Peer) -> dict[str, Any]:
+        """Raises OSError: the authorities' file can't be used."""
+        if peer.transport != "tls":
+            return {}
+        if self._trusted is None:
+            self._trusted = ssl.create_default_context(cafile=self._ca or None)
+        return {"ssl": self._trusted, "server_hostname": peer.name or peer.host}
+
+    async def _serve(self, transport: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port = writer.get_extra_info("peername")[:2]
         if len(self._connections) >= MAX_CONNECTIONS:
             log.warning("too many SIP connections: one from %s is closed", host)
@@ -104,7 +141,7 @@ class SipSockets:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        await self._read(reader, writer, Peer("tcp", host, port))
+        await self._read(reader, writer, Peer(transport, host, port))
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:
         self._connections[peer] = writer

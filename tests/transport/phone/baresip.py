@@ -81,14 +81,21 @@ class Baresip:
     @classmethod
     @asynccontextmanager
     async def start(
-        cls, folder: Path, source: Path, codec: str = "PCMU/8000/1", name: str = "alice", params: str = ""
+        cls,
+        folder: Path,
+        source: Path,
+        codec: str = "PCMU/8000/1",
+        name: str = "alice",
+        params: str = "",
+        more: str = "",
     ) -> AsyncIterator[Baresip]:
+        """``params``: of the account. ``more``: lines of its configuration."""
         folder.mkdir()
         sip, control, rtp = free_port(socket.SOCK_DGRAM), free_port(), free_port(socket.SOCK_DGRAM) // 2 * 2
         text = CONFIG.format(
             sip=sip, control=control, source=source, folder=folder, rtp=rtp, rtp_last=rtp + 20, modules=MODULES
         )
-        (folder / "config").write_text(text)
+        (folder / "config").write_text(text + more)
         (folder / "accounts").write_text(f"<sip:{name}@127.0.0.1:{sip}>;regint=0;audio_codecs={codec}{params}\n")
         (folder / "contacts").write_text("")
         log = (folder / "log").open("wb")

@@ -63,7 +63,10 @@ def test_no_password_is_ever_shown() -> None:
         ('[sip]\ntrusted = ["here"]', "does not appear to be"),
         ("[sip]\nsession_expires_s = 5", "at least 90"),
         ("[trunk]\nregister = true", "needs host and user"),
-        ('[trunk]\ntransport = "tls"', "'udp' or 'tcp'"),
+        ('[trunk]\ntransport = "sctp"', "'udp', 'tcp' or 'tls'"),
+        ("[trunk]\nsrtp = true", "needs transport = 'tls'"),
+        ("[sip]\ntls_port = 70000", "tls_port must be"),
+        ('[sip]\ntls_key = "key.pem"', "tls_key needs tls_cert"),
         ("[trunk]\nregister = 1", "true or false"),
     ],
 )

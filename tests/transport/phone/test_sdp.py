@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.phone import sdp
+from transport.phone import sdes, sdp
 from transport.rtp_receiver import Payloads
 
 LOCAL = sdp.Local("192.0.2.1", 10_000, 42)
@@ -51,6 +53,23 @@ def test_hold_is_answered_in_kind(theirs: str, ours: str, held: bool) -> None:
     remote = sdp.read(OFFER.replace("a=sendrecv", f"a={theirs}"))
     assert remote.held == held
     assert f"a={ours}\r\n" in sdp.answer(remote, LOCAL)
+
+
+def test_encrypted_sound_is_answered_with_a_key_of_ours_under_their_number() -> None:
+    theirs = sdes.Crypto(3, sdes.OFFERED, bytes(30))
+    offer = OFFER.replace("RTP/AVP 9", "RTP/SAVP 9").replace("a=sendrecv", f"a=sendrecv\r\n{theirs.line}")
+    remote = sdp.read(offer)
+    assert (remote.profile, remote.crypto) == ("RTP/SAVP", (theirs,))
+    keys = sdes.agreed(None, remote.crypto, answer=False)
+    assert keys is not None
+    back = sdp.read(sdp.answer(remote, replace(LOCAL, crypto=keys.ours)))
+    assert (back.profile, back.crypto) == ("RTP/SAVP", (keys.ours,))
+
+
+def test_we_offer_a_key_where_the_sound_must_be_encrypted() -> None:
+    crypto = sdes.Crypto.new()
+    offered = sdp.read(sdp.offer(replace(LOCAL, crypto=crypto)))
+    assert (offered.profile, offered.crypto) == ("RTP/SAVP", (crypto,))
 
 
 def test_the_old_way_to_hold() -> None:

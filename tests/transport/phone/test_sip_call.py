@@ -12,7 +12,7 @@ from tests import virtual_time
 from tests.transport.phone.calling import SIP, phone_config
 from tests.transport.phone.rig import Rig, ToyHost
 from tests.transport.phone.sip_wire import OFFER, PEER, Wire, sip
-from transport.phone import sdp
+from transport.phone import sdes, sdp
 from transport.phone.call import PhoneCall
 from transport.phone.config import PhoneConfig
 from transport.phone.policy import Policy
@@ -62,6 +62,22 @@ def test_without_an_offer_ours_is_in_the_answer_and_theirs_in_the_ack() -> None:
         wire.say(sip("ACK", "c", to=tag, branch="a", body=theirs))
         assert leg(wire).speaker.kind.name == "PCMU"
         wire.say(sip("BYE", "c", 2, tag))
+
+    run(main)
+
+
+def test_a_call_that_is_encrypted_stays_so() -> None:
+    async def main(wire: Wire) -> None:
+        wire.say(sip("INVITE", "c", body=sdp.offer(sdp.Local("127.0.0.1", 5998, 1, crypto=sdes.Crypto.new()))))
+        answer = await wire.until(200)
+        assert "RTP/SAVP" in (sdp_of(answer) or "")
+        tag = answer.to_addr.tag  # type: ignore[union-attr]
+        wire.say(sip("ACK", "c", to=tag, branch="a", body=""))
+        cipher = leg(wire).speaker._cipher
+        wire.say(sip("INVITE", "c", 2, tag, body=OFFER, branch="b"))
+        assert wire.statuses()[-1] == 488
+        assert leg(wire).speaker._cipher is cipher
+        wire.say(sip("BYE", "c", 3, tag))
 
     run(main)
 
