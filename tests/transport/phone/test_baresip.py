@@ -169,6 +169,26 @@ async def test_a_transfer_to_a_second_telephone(server: LiveServer, tmp_path: Pa
         assert gone.status_code == 404
 
 
+async def test_an_attended_transfer(server: LiveServer, tmp_path: Path) -> None:
+    """This baresip knows no Replaces (RFC 3891): it calls the second anew, and we leave both calls."""
+    source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
+    async with (
+        Baresip.start(tmp_path / "first", source) as first,
+        Baresip.start(tmp_path / "second", source, name="bob", params=";answermode=auto") as second,
+    ):
+        await first.dial(address(server))
+        id_ = await call_id(server)
+        made = await posted(server, "/v1/phone/calls", {"to": f"sip:bob@127.0.0.1:{second.port}"})
+        other = made.json()["id"]
+        await second.until("CALL_ESTABLISHED")
+        joined = await posted(server, f"/v1/realtime/calls/{id_}/refer", {"call_id": other})
+        assert joined.status_code == 200, joined.text
+        await first.until("CALL_ESTABLISHED", 2)
+        await second.until("CALL_ESTABLISHED", 2)
+        await second.until("CALL_CLOSED")
+        await nothing_is_left(server)
+
+
 async def test_a_transfer_that_fails_leaves_the_call(server: LiveServer, tmp_path: Path) -> None:
     source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
     async with Baresip.start(tmp_path / "first", source) as first:
