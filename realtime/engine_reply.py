@@ -127,15 +127,16 @@ class ReplyRun:
     def works(self, now: float) -> list[Work]:
         """The units this reply is ready for. Empty: it is stuck, which is our own bug."""
         due_s = self._due_s(now)
+        heard = self._timer.ttfa_s is not None
+        waits = self._speak and not heard
         if not self.decoding:
             stage = Stage.ENCODE if self._model.thinker.unencoded(self._slot) else Stage.PREFILL
-            return [Work(self._slot, stage, Rank.REPLY, due_s)]
+            return [Work(self._slot, stage, Rank.REPLY, due_s, waiting=waits)]
         works = []
-        heard = self._timer.ttfa_s is not None
         speaking, frame_s = self._speaking, self._model.spec.frame_s
         start_s = self._start_s(now)
         if speaking.waiting:
-            works.append(Work(self._slot, Stage.RENDER, Rank.REPLY, due_s, listening=heard))
+            works.append(Work(self._slot, Stage.RENDER, Rank.REPLY, due_s, listening=heard, waiting=waits))
         needs_text = True
         if speaking.begun and not speaking.ended:
             assert self._model.talker is not None, "only a talker speaks"
@@ -143,12 +144,13 @@ class ReplyRun:
             ahead = len(speaking.fed) - speaking.frames
             needs_text = not ready or ahead < self._config.text_lead_tokens
             if ready:
-                works.append(Work(self._slot, Stage.FRAME, Rank.REPLY, due_s, start_s, heard))
+                works.append(Work(self._slot, Stage.FRAME, Rank.REPLY, due_s, start_s, heard, waits))
             due_s += max(0, ahead) * frame_s
         elif speaking.ended or not self._speak:
             due_s, start_s = max(due_s, self._last_token_s + self._config.ttfa_target_ms / 1000), -math.inf
         if needs_text and not self.reason:
-            works.append(Work(self._slot, Stage.DECODE, Rank.REPLY, due_s, start_s, heard and not speaking.ended))
+            listens, waits = heard and not speaking.ended, waits and not speaking.ended
+            works.append(Work(self._slot, Stage.DECODE, Rank.REPLY, due_s, start_s, listens, waits))
         return works
 
     def _due_s(self, now: float) -> float:

@@ -8,7 +8,8 @@ for as ``Work``; ``choose`` takes the most urgent one and lets everybody who is 
 1. Ranks never mix: a reply goes before the background prefill of people who still speak, that before transcripts, and
    these before contexts that are made anew, which is done in small pieces.
 2. Within a rank the earliest deadline goes first. A reply's deadline is the moment its listener runs dry; before its
-   first sound it is the turn's decision plus the target for first audio.
+   first sound it is the turn's decision plus the target for first audio. Who waits for first sound goes before all who
+   listen, whose lead may shrink to what rule 4 asks for: a lead that grows meanwhile helps nobody.
 3. A reply whose listener has ``lead_ms`` of made audio is not ready before some of that was played (``start_s``).
 4. A turn that just ended never makes a listener run dry: who waits for first sound yields, however late, when the unit
    could not end before somebody who listens needs theirs.
@@ -78,6 +79,8 @@ class Stage(IntEnum):
 
 SPARE = 0.8
 """Share of the slack that a piece of a prefill may take: what is predicted is a mean."""
+LEAST_LEAD_S = 0.01
+"""Lead that a listener keeps while somebody waits for first sound: no unit takes just what was predicted."""
 RENEW_PIECES = 4
 """Of ``piece_tokens``, what is prefilled at once of a context that is made anew."""
 SPOKEN = (Stage.DECODE, Stage.FRAME, Stage.RENDER)
@@ -103,6 +106,7 @@ class Work:
     deadline_s: float
     start_s: float = -math.inf
     listening: bool = False  # somebody hears this reply already: past the deadline there is silence
+    waiting: bool = False  # somebody waits for this reply's first sound
 
 
 @dataclass(frozen=True)
@@ -164,10 +168,10 @@ class Costs:
             self.tokens.learn(tokens, seconds)
             self.token_s += (0.2 if self.token_s else 1.0) * (seconds / tokens - self.token_s)
 
-    def least_s(self, stage: Stage, piece_tokens: int) -> float:
-        """Seconds of the smallest unit of ``stage``."""
+    def least_s(self, stage: Stage, piece_tokens: int, rows: int) -> float:
+        """Seconds of the smallest unit of ``stage`` over ``rows`` slots: a prefill can be cut, the others can't."""
         if stage is not Stage.PREFILL:
-            return self.call_s.get(stage, 0.0)
+            return self.rows[stage].at(rows) if stage in self.rows else self.call_s.get(stage, 0.0)
         return self.tokens.at(piece_tokens) if self.tokens.weight else piece_tokens * self.token_s
 
     def prefilled_in(self, seconds: float) -> float:
@@ -196,7 +200,10 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
         return min((work.start_s for work in works if math.isfinite(work.start_s)), default=None)
     head = min(ready, key=_urgency)
     if not head.listening:
-        fits_s = now + (costs.least_s(head.stage, config.piece_tokens) + costs.frame_s) / SPARE
+        rows = sum(work.stage == head.stage and work.rank == head.rank for work in ready)
+        listeners = sum(work.listening for work in works if work.stage is Stage.FRAME)
+        frame_s = max(costs.frame_s, costs.spoken_s(listeners))
+        fits_s = now + (costs.least_s(head.stage, config.piece_tokens, rows) + frame_s) / SPARE + LEAST_LEAD_S
         head = min((work for work in ready if work.listening and work.deadline_s < fits_s), key=_urgency, default=head)
     riders = [work for work in ready if work.stage == head.stage and work.rank == head.rank]
     riders.sort(key=lambda work: work.deadline_s)
@@ -209,8 +216,8 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
     return Batch(head.stage, head.rank, slots, tokens)
 
 
-def _urgency(work: Work) -> tuple[Rank, float, Stage]:
-    return work.rank, work.deadline_s, work.stage
+def _urgency(work: Work) -> tuple[Rank, bool, float, Stage]:
+    return work.rank, not work.waiting, work.deadline_s, work.stage
 
 
 def piece(works: Sequence[Work], prefilled: set[int], now: float, costs: Costs, config: EngineConfig) -> int:
@@ -218,7 +225,7 @@ def piece(works: Sequence[Work], prefilled: set[int], now: float, costs: Costs, 
     due = [work.deadline_s for work in works if work.rank is Rank.REPLY and work.slot not in prefilled]
     if not due or not costs.token_s:
         return config.prefill_tokens
-    slack_s = min(due) - now - costs.frame_s
+    slack_s = min(due) - now - costs.frame_s - LEAST_LEAD_S
     return int(max(config.piece_tokens, min(config.prefill_tokens, costs.prefilled_in(SPARE * slack_s))))
 
 
