@@ -5,6 +5,7 @@ Queries of several slots are packed, [total, heads, head dim]. What they attend 
     KvPlan     each slot's history in the paged cache, causally: its new positions see all old ones and each other
     StepPlan   the same, each new position a row of its own, in tensors of fixed size (replay.py)
     Windows    the packed keys themselves, everything inside a window and nothing across (encoders)
+    Batch      windows of one length, of which a part is padding, in tensors of fixed size
 
 Three backends compute the same: ``flash`` (flash-attn, where it is installed, on CUDA), ``sdpa`` (torch) and ``plain``
 (written out, for tests). ``window`` limits a causal query at position p to keys p - window < k <= p.
@@ -40,11 +41,18 @@ class Windows:
         return torch.tensor([0, *self.lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Windows of equal length whose keys are all seen but for padding: ``seen`` bool [windows, 1, 1, length]."""
+
+    seen: torch.Tensor
+
+
 def attend(
     queries: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    layout: KvPlan | StepPlan | Windows,
+    layout: KvPlan | StepPlan | Windows | Batch,
     *,
     layer: int = 0,
     window: int | None = None,
@@ -60,6 +68,10 @@ def attend(
     backend = backend or best_backend(queries.device.type, queries.dtype)
     if isinstance(layout, Windows):
         return _windows(queries, keys, values, layout, scale, backend)
+    if isinstance(layout, Batch):
+        count, length = len(layout.seen), layout.seen.shape[-1]
+        q, k, v = (x.view(count, length, *x.shape[1:]).transpose(1, 2) for x in (queries, keys, values))
+        return _kernel(q, k, v, layout.seen, scale, backend).transpose(1, 2).flatten(0, 1)
     layout.write(layer, keys, values)
     if isinstance(layout, StepPlan):
         return _static_step(queries, layout, layer, window, scale, backend)

@@ -124,8 +124,8 @@ class Staging:
         for there, here in self._copies:
             there.copy_(here, non_blocking=True)
         if self._copies:
-            self._sent = self._sent or torch.cuda.Event()
-            self._sent.record()  # type: ignore[no-untyped-call]
+            self._sent = self._sent or torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._sent.record()
 
 
 def buckets(most: int) -> list[int]:

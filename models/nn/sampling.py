@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from models.base import Sampling
@@ -35,6 +37,18 @@ def uniform(seed: int, step: int) -> float:
     return (_mix(state & _MASK) >> 11) * 2.0**-53
 
 
+def uniforms(seeds: Sequence[int], steps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """``uniform`` of ``seeds`` [n] at ``steps`` [n, m], all at once."""
+    mixed = np.array([_mix(seed & _MASK) for seed in seeds], np.uint64)[:, None]
+    z = mixed + (steps + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z += np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    found: npt.NDArray[np.float64] = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return found
+
+
 def _mix(z: int) -> int:
     z = (z + 0x9E3779B97F4A7C15) & _MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -53,7 +67,8 @@ def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         alike[1 if draw.sampling.temperature == 0 else draw.sampling.top_k].append(row)
     tokens = [0] * len(draws)
     for top_k, rows in alike.items():
-        for row, token in zip(rows, _draw_rows(logits[rows], top_k, [draws[r] for r in rows]), strict=True):
+        taken = logits if len(rows) == len(draws) else logits[rows]
+        for row, token in zip(rows, _draw_rows(taken, top_k, [draws[r] for r in rows]), strict=True):
             tokens[row] = token
     return tokens
 

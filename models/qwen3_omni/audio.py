@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from models.nn.attention import Windows, attend
+from models.nn.attention import Batch, Windows, attend
 from models.qwen3_omni.config import AudioConfig
 
 
@@ -53,9 +53,26 @@ class AudioTower(nn.Module):
         x, layout = torch.cat(parts), Windows(lengths)
         for layer in self.layers:
             x = layer(x, layout)
-        x = self.proj2(F.gelu(self.proj1(self.ln_post(x))))
         # Copies, so that a window doesn't keep those of other conversations alive.
-        return [part.clone() for part in torch.split(x, list(lengths))]
+        return [part.clone() for part in torch.split(self._out(x), list(lengths))]
+
+    def batch(self, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The same for windows side by side, without the host: ``features`` [windows, mel bins, whole chunks], zeros
+        after a window's own frames, and its ``tokens`` [windows], 1 at least -> [windows, tokens, out]."""
+        count, bins, frames = features.shape
+        size = self.config.chunk_frames
+        chunks = features.to(self.conv2d1.weight.dtype).view(count, bins, frames // size, size).transpose(1, 2)
+        x = self._front(chunks.flatten(0, 1))
+        length = frames // size * x.shape[1]
+        seen = torch.arange(length, device=x.device) < tokens[:, None]
+        x, layout = x.reshape(count * length, -1), Batch(seen[:, None, None])
+        for layer in self.layers:
+            x = layer(x, layout)
+        return self._out(x).view(count, length, -1)
+
+    def _out(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.proj2(F.gelu(self.proj1(self.ln_post(x))))
+        return out
 
     def _convolve(self, windows: Sequence[MelWindow]) -> list[torch.Tensor]:
         """[tokens, hidden] for each window. Chunks of 100 frames, padded ones too, are a batch; lone ones go alone."""
@@ -83,7 +100,7 @@ class AudioTower(nn.Module):
         for conv in (self.conv2d1, self.conv2d2, self.conv2d3):
             x = F.gelu(conv(x))
         x = self.conv_out(x.permute(0, 3, 1, 2).flatten(2))
-        out: torch.Tensor = x + sinusoids(x.shape[1], x.shape[2]).to(x)
+        out: torch.Tensor = x + _sinusoids_on(x.shape[1], x.shape[2], x.device, x.dtype)
         return out
 
 
@@ -96,7 +113,7 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(hidden, hidden)
         self.out_proj = nn.Linear(hidden, hidden)
 
-    def forward(self, x: torch.Tensor, layout: Windows) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, layout: Windows | Batch) -> torch.Tensor:
         q, k, v = (p(x).view(len(x), self.heads, -1) for p in (self.q_proj, self.k_proj, self.v_proj))
         out: torch.Tensor = self.out_proj(attend(q, k, v, layout).reshape(len(x), -1))
         return out
@@ -111,7 +128,7 @@ class _Layer(nn.Module):
         self.fc2 = nn.Linear(config.inner, config.hidden)
         self.final_layer_norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, x: torch.Tensor, layout: Windows) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, layout: Windows | Batch) -> torch.Tensor:
         x = x + self.self_attn(self.self_attn_layer_norm(x), layout)
         x = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
         if x.dtype == torch.float16:
@@ -125,3 +142,9 @@ def sinusoids(length: int, channels: int) -> torch.Tensor:
     rates = torch.exp(-math.log(10_000) / (channels // 2 - 1) * torch.arange(channels // 2, dtype=torch.float32))
     angles = torch.arange(length)[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), 1)
+
+
+@cache
+def _sinusoids_on(length: int, channels: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The same where it is needed, sent once."""
+    return sinusoids(length, channels).to(device, dtype)

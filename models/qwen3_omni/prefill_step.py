@@ -50,7 +50,9 @@ class ThinkerPrefill:
         for count in plan.counts:
             ends.append(ends[-1] + count)
         lasts = [end - 1 for end in ends[1:]]
-        embeddings, accepted, last = [], [], []
+        embeddings: list[torch.Tensor] = []
+        accepted: list[torch.Tensor] = []
+        last: list[torch.Tensor] = []
         for part in self.packed.parts(plan):
             host, count = part.sized.staging.host, part.count
             host["id"][:count] = ids[part.begin : part.end].numpy()

@@ -19,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from models.base import Sampling
 from models.nn.attention import reads_pages
 from models.nn.cache import KvPlan, KvPool
 from models.nn.replay import Capture, Replay, Staging, bucket, buckets
-from models.nn.sampling import draw
+from models.nn.sampling import draw, uniforms
 from models.nn.step import StepPlan, Widths
 from models.qwen3_omni.talker_net import TalkerNet
 from models.qwen3_omni.wave import Code2WavCodec
@@ -33,18 +35,22 @@ from models.qwen3_omni.wave import Code2WavCodec
 _FEW = 64
 """Most likely codes that are looked at where every reply of a batch draws from at most so many."""
 
+SECOND_STREAM = 0x5DEECE66D
+"""Apart from the draws of code 0, the code predictor has random numbers of its own."""
+
 _Made = tuple[torch.Tensor, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One slot's frame. ``text`` [hidden] is the text side of its input; ``numbers`` draw its codes, in [0, 1)."""
+    """One slot's frame. ``text`` [thinker hidden] becomes the text side of its input; ``numbers`` draw its codes, in
+    [0, 1)."""
 
     slot: int
     text: torch.Tensor
     place: float
     sampling: Sampling
-    numbers: Sequence[float]
+    numbers: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ class SpeechStep:
         real = {"place": (rows,), "how": (rows, 3), "number": (rows, groups)}
         staging = Staging(whole, real, self._pool.device)
         plan = StepPlan(self._pool, staging, rows, pages)
-        text = self._codec.new_zeros(rows, self._codec.shape[1])
+        text = self._codec.new_zeros(rows, self._net.config.thinker_hidden)
 
         def idle() -> None:
             plan.load(None)
@@ -177,7 +183,7 @@ class SpeechStep:
         given, net = staging.device, self._net
         plan.begin()
         slot, how = given["slot"], given["how"]
-        x = text + self._codec.index_select(0, slot)
+        x = net.text_projection(text) + self._codec.index_select(0, slot)
         hidden = net.model(x, given["place"].float().expand(3, -1), plan)
         logits = net.codec_head(hidden).float().masked_fill(self._forbidden, float("-inf"))
         seen = self._seen.index_select(0, slot)
@@ -192,6 +198,18 @@ class SpeechStep:
         if self._wave is None:
             return codes, None
         return codes, self._wave.step(codes, given["wave"])
+
+
+def frame_numbers(samplings: Sequence[Sampling], frames: Sequence[int], groups: int) -> npt.NDArray[np.float64]:
+    """[replies, groups]: what draws the codes of each reply's frame; zeros for what is greedy."""
+    frame = np.array(frames, np.int64)[:, None]
+    count = groups - 1
+    first = uniforms([sampling.seed for sampling in samplings], frame)
+    seeds = [sampling.seed ^ SECOND_STREAM for sampling in samplings]
+    others = uniforms(seeds, frame * count + np.arange(count))
+    drawn = np.array([sampling.temperature != 0 for sampling in samplings])
+    numbers: npt.NDArray[np.float64] = np.concatenate((first, others), 1) * drawn[:, None]
+    return numbers
 
 
 def _to_host(values: torch.Tensor) -> torch.Tensor:

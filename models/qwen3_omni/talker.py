@@ -28,16 +28,13 @@ from models.nn.sampling import Draw, sample, uniform
 from models.qwen3_omni.prefill_step import TalkerPrefill
 from models.qwen3_omni.prefix import IM_START, Prefix, Taken
 from models.qwen3_omni.saying import AlignmentHead, Saying
-from models.qwen3_omni.speech_step import Row, SpeechStep
+from models.qwen3_omni.speech_step import SECOND_STREAM, Row, SpeechStep, frame_numbers
 from models.qwen3_omni.talker_config import SUPPRESSED, TalkerConfig
 from models.qwen3_omni.talker_net import TalkerNet
 from models.qwen3_omni.wave import Code2WavCodec
 
 OWN_SAMPLING = Sampling(temperature=0.9, top_k=50, top_p=1.0, repetition_penalty=1.05)
 """How the released model draws code 0; no config says it."""
-
-_SECOND_STREAM = 0x5DEECE66D
-"""Apart from the draws of code 0, the code predictor has random numbers of its own."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class _Reply:
 
     voice: int
     sampling: Sampling
-    text: list[torch.Tensor] = field(default_factory=list)  # projected, [hidden] each; what was used is let go
+    text: list[torch.Tensor] = field(default_factory=list)  # as fed, [thinker hidden] each; what was used is let go
     fed: int = 0
     complete: bool = False  # no more text comes
     frames: int = 0
@@ -99,7 +96,8 @@ class OmniTalker:
         with torch.inference_mode():
             self._im_start = header.role[:1].to(self._device)
             self._role = net.text_projection(header.role.to(self._device))
-            self._tts_pad, self._tts_bos, self._tts_eos = net.text_projection(header.tts.to(self._device))
+            self._raw_tts = header.tts.to(self._device)
+            self._tts_pad, self._tts_bos, self._tts_eos = net.text_projection(self._raw_tts)
             self._opening = self._openings()
 
     def _openings(self) -> dict[int, torch.Tensor]:
@@ -216,10 +214,9 @@ class OmniTalker:
         self._absorb([held])
         held.reply = _Reply(self.config.voices[voice], sampling)
 
-    @torch.inference_mode()
     def feed(self, slot: int, embedding: torch.Tensor) -> None:
         reply = self._speaking(slot)
-        reply.text.append(self._net.text_projection(embedding.to(self._device)[None])[0])
+        reply.text.append(embedding)  # projected with everybody's when its frame is made
         reply.fed += 1
 
     def feed_end(self, slot: int) -> None:
@@ -278,7 +275,13 @@ class OmniTalker:
             plan = self._pool.plan([held.table for held, _ in work], [1] * len(work))
             for number, _, _ in new:
                 step.begin(number)
-            rows = [self._row(number, held, reply) for number, (held, reply) in zip(slots, work, strict=True)]
+            frames = [reply.frames for _, reply in work]
+            groups = self.config.predictor.groups
+            numbers = frame_numbers([reply.sampling for _, reply in work], frames, groups)
+            rows = [
+                Row(number, self._raw_text(reply), held.prefix.next + 8 + reply.frames, reply.sampling, drawn)
+                for number, (held, reply), drawn in zip(slots, work, numbers, strict=True)
+            ]
             codes = step.run(plan, rows)
         except Exception:
             for _, held, _ in new:
@@ -290,11 +293,6 @@ class OmniTalker:
             CodecFrame(number, self._kept(reply, codes[row], firsts[row]))
             for row, (number, (_, reply)) in enumerate(zip(slots, work, strict=True))
         ]
-
-    def _row(self, number: int, held: _Slot, reply: _Reply) -> Row:
-        place = held.prefix.next + 8 + reply.frames
-        first = 0.0 if reply.sampling.temperature == 0 else uniform(reply.sampling.seed, reply.frames)
-        return Row(number, self._text(reply), place, reply.sampling, [first, *self._numbers(reply)])
 
     def _kept(self, reply: _Reply, codes: torch.Tensor, first: int) -> torch.Tensor | None:
         reply.opened = True
@@ -322,9 +320,16 @@ class OmniTalker:
     def _text(self, reply: _Reply) -> torch.Tensor:
         """[hidden]: the text side of the next frame."""
         if reply.frames < reply.fed:
-            return reply.text[0]
+            projected: torch.Tensor = self._net.text_projection(reply.text[0].to(self._device)[None])[0]
+            return projected
         after: torch.Tensor = self._tts_eos if reply.frames == reply.fed else self._tts_pad
         return after
+
+    def _raw_text(self, reply: _Reply) -> torch.Tensor:
+        """[thinker hidden]: the same before it is projected."""
+        if reply.frames < reply.fed:
+            return reply.text[0].to(self._device)
+        return self._raw_tts[2 if reply.frames == reply.fed else 0]
 
     def _first_codes(self, hidden: torch.Tensor, replies: list[_Reply]) -> list[int]:
         logits = self._net.codec_head(hidden).masked_fill(self._forbidden, float("-inf"))
@@ -347,7 +352,7 @@ class OmniTalker:
         count = self.config.predictor.groups - 1
         if reply.sampling.temperature == 0:
             return [0.0] * count
-        seed = reply.sampling.seed ^ _SECOND_STREAM
+        seed = reply.sampling.seed ^ SECOND_STREAM
         return [uniform(seed, reply.frames * count + i) for i in range(count)]
 
     def _said(self, reply: _Reply, first: int, others: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor | None:

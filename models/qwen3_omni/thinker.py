@@ -32,6 +32,7 @@ from models.features import LogMel
 from models.nn.cache import KvPlan, KvPool, KvTable
 from models.nn.replay import Capture
 from models.nn.sampling import Draw, sample
+from models.qwen3_omni.audio_step import AudioStep
 from models.qwen3_omni.backlog import Backlog
 from models.qwen3_omni.config import ThinkerConfig
 from models.qwen3_omni.context import (
@@ -70,6 +71,7 @@ class OmniThinker:
         )
         self._step: ThinkerStep | None = None
         self._prefill: ThinkerPrefill | None = None
+        self._hearing: AudioStep | None = None
         self._mel = LogMel(net.config.audio.mel_bins)
         self._count = slots
         self._free = list(range(slots))[::-1]
@@ -88,6 +90,8 @@ class OmniThinker:
         deepstack = len(self.config.vision.deepstack)
         self._prefill = ThinkerPrefill(self._net.model, self._pool, self._accept_layer, deepstack, capture)
         self._prefill.packed.capture()
+        self._hearing = AudioStep(self._net.audio_tower, self._device, capture)
+        self._hearing.capture()
 
     # --- slots
 
@@ -204,7 +208,8 @@ class OmniThinker:
         work = [Backlog(self._slots[slot], self._mel, self.config) for slot in slots if self.unencoded(slot)]
         windows = [window for backlog in work for window in backlog.windows]
         grids = [grid for backlog in work for grid in backlog.grids]
-        heard = iter(self._net.audio_tower(windows) if windows else ())
+        hear = self._hearing or self._net.audio_tower
+        heard = iter(hear(windows) if windows else ())
         seen = iter(self._net.visual(grids) if grids else ())
         for backlog in work:
             items = backlog.encoded([next(heard) for _ in backlog.windows], [next(seen) for _ in backlog.grids])
@@ -337,6 +342,9 @@ class OmniThinker:
             slot.state = replace(slot.state, cached=slot.state.cached + 1, hidden=hidden)
 
     def embedding(self, tokens: Sequence[int]) -> torch.Tensor:
+        weight: torch.Tensor = self._net.model.embed_tokens.weight
+        if len(tokens) == 1:  # a view: nothing is sent, nothing launched
+            return weight[tokens[0] : tokens[0] + 1]
         with torch.inference_mode():
             found: torch.Tensor = self._net.model.embed_tokens(torch.tensor(tokens, device=self._device))
         return found

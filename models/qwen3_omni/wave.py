@@ -104,10 +104,11 @@ class Code2WavCodec:
         for slot, wanted in zip(slots, codes.cpu(), strict=True):
             made = self._made.get(slot, deque())
             if len(made) < len(wanted) or not all(
-                bool((made[frame][0] == wanted[frame]).all()) for frame in range(len(wanted))
+                torch.equal(made[frame][0], wanted[frame]) for frame in range(len(wanted))
             ):
                 raise ValueError(f"slot {slot} was given other codes than its talker made: reset it first")
-            found.append(torch.cat([made.popleft()[1] for _ in wanted]))
+            pieces = [made.popleft()[1] for _ in wanted]
+            found.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
         return found
 
     def flush(self, slot: int) -> torch.Tensor:
