@@ -12,6 +12,7 @@ declare -A wanted=(
   [sipp]=sip-tester
   [chromium]=chromium
   [npm]=npm
+  [docker-compose]=docker-compose
 )
 
 missing=()
