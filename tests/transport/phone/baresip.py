@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -163,7 +164,14 @@ class Baresip:
     def heard(self) -> tuple[int, np.ndarray]:
         """(rate, int16) of what it decoded, in the last call."""
         path = sorted(self.folder.glob("dump-*-dec.wav"))[-1]
-        rate_hz, pcm = read_wav(path)
-        with wave.open(str(path), "rb") as file:
-            channels = file.getnchannels()
-        return rate_hz, pcm[::channels]
+        give_up_s = time.monotonic() + 10
+        while True:
+            try:
+                rate_hz, pcm = read_wav(path)
+                with wave.open(str(path), "rb") as file:
+                    channels = file.getnchannels()
+                return rate_hz, pcm[::channels]
+            except (wave.Error, EOFError):  # it writes the header when it closes the file, some time after the call
+                if time.monotonic() > give_up_s:
+                    raise
+                time.sleep(0.05)
