@@ -44,6 +44,14 @@ def test_a_causal_convolution_in_pieces_is_the_padded_whole(cuts: list[int], ker
     torch.testing.assert_close(streamed(conv, x, cuts, left), whole, rtol=0, atol=1e-12)
 
 
+@given(st.integers(1, 3), st.integers(1, 30), st.integers(2, 7), st.integers(1, 9))
+@settings(deadline=None, max_examples=25)
+def test_a_convolution_as_a_product_is_the_convolution(rows: int, time: int, kernel: int, dilation: int) -> None:
+    conv = filled(CausalConv(3, 5, kernel, dilation))
+    joined = torch.randn(rows, 3, conv.context + time, dtype=torch.double)
+    torch.testing.assert_close(conv._product(joined), conv.conv(joined), rtol=0, atol=1e-12)
+
+
 @given(CUTS, st.integers(1, 5), st.booleans())
 @settings(deadline=None, max_examples=25)
 def test_an_upsampling_in_pieces_is_the_whole_after_its_first_block(cuts: list[int], stride: int, long: bool) -> None:

@@ -99,6 +99,48 @@ def test_attention_over_a_step_plan_is_attention_over_the_plan(
     assert all(place == pool.scratch for place in staging.host["write"][count:])
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 150), st.integers(0, 9)), min_size=1, max_size=4),
+    st.integers(1, 7),
+    st.sampled_from([None, 40]),
+    st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=20)
+def test_several_positions_of_a_table_are_rows_that_see_each_other(
+    spans: list[tuple[int, int]], size: int, window: int | None, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    pool = KvPool(2, 2, 16, 4000, dtype=torch.float32)
+    pool.keys.copy_(noise(*pool.keys.shape))
+    pool.values.copy_(noise(*pool.values.shape))
+    tables = [KvTable() for _ in spans]
+    pool.plan(tables, [start for start, _ in spans]).advance()
+    counts = [count for _, count in spans]
+    total = sum(counts)
+    if not total:
+        return
+    q, k, v = noise(total, 4, 16), noise(total, 2, 16), noise(total, 2, 16)
+    plan = pool.plan(tables, counts)
+    wanted = attend(q, k, v, plan, layer=1, window=window)
+    pages = pages_for(plan.lengths, pool.page_tokens)
+    staging = Staging(StepPlan.inputs(size, pages), {}, "cpu")
+    step = StepPlan(pool, staging, size, pages)
+    pool.keys[1, plan._write_index] = 0  # it must write them itself
+    for begin in range(0, total, size):  # more than fit: one part after the other
+        end = min(total, begin + size)
+        step.load(plan, begin, end)
+        staging.send()
+        step.begin()
+        padded = [torch.cat((x[begin:end], noise(size - end + begin, *x.shape[1:]))) for x in (q, k, v)]
+        got = attend(padded[0], padded[1], padded[2], step, layer=1, window=window)[: end - begin]
+        torch.testing.assert_close(got, wanted[begin:end], atol=1e-5, rtol=1e-5)
+        assert all(place == pool.scratch for place in staging.host["write"][end - begin :])
+
+
 def test_the_scratch_page_belongs_to_no_table() -> None:
     pool = KvPool(1, 1, 4, 640, dtype=torch.float32)
     table = KvTable()

@@ -1,5 +1,6 @@
 """Draws follow the rules of their slot and nothing else."""
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from transformers import (
 )
 
 from models.base import GREEDY, Sampling
-from models.nn.sampling import Draw, sample, uniform
+from models.nn.sampling import Draw, sample, uniform, uniforms
 
 VOCABULARY = 50
 rules = st.builds(
@@ -67,3 +68,10 @@ def test_numbers_are_uniform_and_apart() -> None:
 def test_greedy_takes_the_best() -> None:
     logits = torch.eye(4)
     assert sample(logits, [Draw(GREEDY, 0)] * 4) == [0, 1, 2, 3]
+
+
+@given(st.lists(st.integers(-(2**65), 2**65), min_size=1, max_size=4), st.integers(0, 10**6))
+def test_many_numbers_are_the_same_numbers(seeds: list[int], step: int) -> None:
+    steps = step + np.arange(3 * len(seeds)).reshape(len(seeds), 3)
+    wanted = [[uniform(seed, int(at)) for at in row] for seed, row in zip(seeds, steps, strict=True)]
+    assert uniforms(seeds, steps).tolist() == wanted

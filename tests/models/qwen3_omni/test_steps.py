@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from models import registry
-from models.base import GREEDY, Audio, LoadOptions, Model, Sampling, SlotsExhausted, Text
+from models.base import GREEDY, Audio, Frame, LoadOptions, Model, Sampling, Segment, SlotsExhausted, Text
+from models.qwen3_omni.audio import MelWindow
+from models.qwen3_omni.audio_step import AudioStep
 from models.qwen3_omni.talker import OWN_SAMPLING, OmniTalker
 from models.qwen3_omni.thinker import OmniThinker
 from models.qwen3_omni.wave import Code2WavCodec
@@ -106,6 +109,85 @@ def test_replies_are_the_same(plain: Model, stepped: Model, captured: tuple[Mode
     assert capture.replayed > 3 * capture.captured, "sizes are captured once and replayed from then on"
     for each in (stepped, model):
         assert each.thinker.memory_bytes() == 0
+
+
+def pictured(shade: int) -> Frame:
+    return Frame(np.full((64, 96, 3), shade, np.uint8))
+
+
+@pytest.mark.parametrize("sizes", [(8, 512), (4, 16)], ids=["one part", "several parts"])
+def test_prefills_are_the_same(
+    plain: Model, captured: tuple[Model, CopyingCapture], sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text, audio and pictures of several slots in a batch, the second round on what the first has left."""
+    monkeypatch.setattr("models.nn.packed.SIZES", sizes)
+    pcm = (np.sin(np.arange(9000) * 0.1) * 0.3).astype(np.float32)
+    rounds: list[list[tuple[Segment, ...]]] = [
+        [(Text("hello " * 9), pictured(90)), (Audio(pcm, final=True),), (Text("so"),)],
+        [(Audio(pcm[:4000], final=True),), (pictured(200), Text("what is it?")), (Text("and " * 20),)],
+    ]
+    found = []
+    for model in (plain, captured[0]):
+        callers = [opened(model) for _ in rounds[0]]
+        slots = [caller.slot for caller in callers]
+        chunks = []
+        for said in rounds:
+            for caller, segments in zip(callers, said, strict=True):
+                caller.user(*segments)
+            model.thinker.encode(slots)
+            for most in (50, 1000):  # cut in the middle of something
+                chunks.append(model.thinker.prefill(slots, most))
+                callers[0].talker.prefill(chunks[-1])
+        replies = [caller.begin(GREEDY) for caller in callers]
+        for _ in range(5):
+            think(callers, replies)
+            speak(callers, replies)
+        found.append((chunks, replies))
+        for caller in callers:
+            caller.close()
+    (wanted, replies), (got, others) = found
+    for one, other in zip(chain(*wanted), chain(*got), strict=True):
+        assert (one.slot, one.start, one.ids.tolist()) == (other.slot, other.start, other.ids.tolist())
+        assert torch.equal(one.multimodal, other.multimodal)
+        assert torch.equal(one.positions, other.positions)
+        torch.testing.assert_close(other.embeddings, one.embeddings, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(other.hidden, one.hidden, atol=2e-4, rtol=1e-3)
+    same(replies, others)
+
+
+def test_pictures_leave_nothing_for_those_who_come_after(plain: Model, stepped: Model) -> None:
+    hidden = []
+    for model in (plain, stepped):
+        thinker, held = model.thinker, []
+        for segment in (pictured(90), Text("word " * 5)):
+            caller = opened(model)
+            caller.user(segment)
+            thinker.encode([caller.slot])
+            (chunk,) = thinker.prefill([caller.slot], 1000)
+            held.append(chunk.hidden.clone())
+            caller.close()
+        hidden.append(held)
+    for one, other in zip(*hidden, strict=True):
+        torch.testing.assert_close(other, one, atol=2e-4, rtol=1e-3)
+
+
+def test_windows_side_by_side_are_encoded_as_they_are_alone(plain: Model) -> None:
+    assert isinstance(plain.thinker, OmniThinker)
+    tower = plain.thinker._net.audio_tower
+    config = tower.config
+    generator = torch.Generator().manual_seed(0)
+    lengths = [30, config.window_frames, 101, 99, 100, *([300] * 20)]
+    windows = [
+        MelWindow(torch.randn(config.mel_bins, n, generator=generator), lone=number == 0)
+        for number, n in enumerate(lengths)
+    ]
+    capture = CopyingCapture()
+    step = AudioStep(tower, torch.device("cpu"), capture)
+    with torch.inference_mode():
+        for some in (windows, windows[:1], windows[3:5], windows[::-1]):
+            for one, other in zip(step(some), tower(some), strict=True):
+                torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert capture.captured < capture.replayed
 
 
 def test_the_talkers_own_way_of_drawing(plain: Model, stepped: Model) -> None:
