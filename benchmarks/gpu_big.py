@@ -64,7 +64,7 @@ def big(plan: Plan, folder: Path, sections: Sections, ready: Callable[[], None])
         synchronize(plan.device)
         return {"graphs": float(plan.graphs == "on"), **_memory(plan.device, "load_gib")}
 
-    if not sections.run("load", 25.0, load):
+    if not sections.run("load", 40.0, load):
         return
     (model,) = held
     if not sections.run("warm-up", 10.0, lambda: _warm_up(model, plan)):
@@ -186,6 +186,7 @@ def lockstep(model: Model, device: str, callers: int, frames: int) -> Figures:
     finally:
         run.close()
     found = {f"{name}_ms": statistics.median(values[2:] or values) for name, values in run.spent.items()}
+    found["first_frame_ms"] = run.spent["frame"][0]  # with what a reply opens with
     return {**found, "one_frame_ms": sum(found[f"{name}_ms"] for name in STEPS)}
 
 
@@ -219,29 +220,40 @@ def _paced(model: Model, plan: Plan, callers: int, name: str, spread_s: float, t
 
 
 def kernels(model: Model, plan: Plan, callers: int, frames: int = 4) -> Figures:
-    """Milliseconds that each kernel works in one frame, the largest; ``device_ms`` is the sum of all of them."""
-    cuda = plan.device.startswith("cuda")
-    activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
+    """Milliseconds that each kernel works in one frame, and those of what comes before the first: everybody's question
+    encoded and prefilled. The largest; ``device_ms`` and ``asked_device_ms`` are the sums of all of them."""
     run = Lockstep(model, plan.device, callers)
     try:
         run.begin()
         run.frame()
         run.frame()
-        with torch.profiler.profile(activities=[activity]) as profiler:
-            for _ in range(frames):
-                run.frame()
+        found = _profiled("", f"one frame of {callers} callers", plan, callers, run.frame, frames)
     finally:
         run.close()
+    asked = Lockstep(model, plan.device, callers)
+    try:
+        found |= _profiled("asked_", f"the questions of {callers} callers", plan, callers, asked.begin, 1)
+    finally:
+        asked.close()
+    return found
+
+
+def _profiled(name: str, what: str, plan: Plan, callers: int, call: Callable[[], None], times: int) -> Figures:
+    cuda = plan.device.startswith("cuda")
+    activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profiler:
+        for _ in range(times):
+            call()
 
     def spent_us(event: Any) -> float:
         return float(event.self_device_time_total if cuda else event.self_cpu_time_total)
 
     events = sorted(profiler.key_averages(), key=spent_us, reverse=True)
     total_us = sum(map(spent_us, events))
-    print(f"  of one frame of {callers} callers, on the device:", flush=True)
-    found = {f"device_ms@{callers}": total_us / frames / 1000}
+    print(f"  of {what}, on the device:", flush=True)
+    found = {f"{name}device_ms@{callers}": total_us / times / 1000}
     for rank, event in enumerate(events[:TOP_KERNELS], start=1):
-        each_ms = spent_us(event) / frames / 1000
-        print(f"    {each_ms:8.3f} ms {event.count / frames:7.1f} calls  {event.key[:110]}", flush=True)
-        found[f"kernel_ms@{callers}[{rank}: {event.key[:60]}]"] = each_ms
+        each_ms = spent_us(event) / times / 1000
+        print(f"    {each_ms:8.3f} ms {event.count / times:7.1f} calls  {event.key[:110]}", flush=True)
+        found[f"{name}kernel_ms@{callers}[{rank}: {event.key[:60]}]"] = each_ms
     return found
