@@ -135,8 +135,9 @@ class Call:
         await self.send({"type": "input_image_buffer.append", "image": base64.b64encode(jpeg).decode()})
 
     async def interrupt(self) -> None:
-        """Stops the reply."""
+        """Stops the reply, at what was played of it."""
         self.player.flush()
+        await self._tell_played()
         await self.send({"type": "response.cancel"})
 
     async def configure(self, instructions: str, voice: str, session: dict[str, Any]) -> None:
@@ -160,10 +161,13 @@ class Call:
         while True:
             await asyncio.sleep(REPORT_S)
             try:
-                for item, played_ms in self.player.reports():
-                    await self.send({"type": "parley.playback", "item_id": item, "played_ms": played_ms})
+                await self._tell_played()
             except ParleyError:
                 return  # whoever iterates is told
+
+    async def _tell_played(self) -> None:
+        for item, played_ms in self.player.reports():
+            await self.send({"type": "parley.playback", "item_id": item, "played_ms": played_ms})
 
     # --- what we are told ---
 

@@ -114,7 +114,7 @@ async def test_we_call(server: LiveServer, folder: Path, said: np.ndarray, tmp_p
         assert made.status_code == 201
         await phone.until("CALL_ESTABLISHED")
         id_ = await call_id(server)
-        assert leg(server).speaker._cipher is not None
+        await eventually(lambda: leg(server).speaker._cipher is not None, "their answer settles the keys")
         async with Watcher.of(server, id_) as watcher:
             await watcher.until("input_audio_buffer.committed")
             await watcher.until("output_audio_buffer.stopped")
