@@ -20,6 +20,9 @@ from models.nn.step import StepPlan, Widths
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 """Rows of a replay."""
+MOST_READ = 1 << 22
+"""Positions that all rows together may read: each reads its history by itself, so that many rows over a long one are
+better packed (``KvPlan``)."""
 
 Results = tuple[torch.Tensor, ...]
 
@@ -88,6 +91,11 @@ class PackedStep:
         if self._capture is not None and self._widths.most:
             for rows in SIZES:
                 self._for(rows, self._widths.most).replay.prepare()
+
+    def pays(self, plan: KvPlan) -> bool:
+        """Is it worth it for this plan?"""
+        reads = sum(count * length for count, length in zip(plan.counts, plan.lengths, strict=True))
+        return reads <= MOST_READ
 
     def parts(self, plan: KvPlan) -> Iterator[Part]:
         """The plan's rows, in as many parts as it takes. Each must be run before the next is asked for."""

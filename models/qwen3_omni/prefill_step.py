@@ -123,6 +123,9 @@ class TalkerPrefill:
             host["source"][: part.count] = source[rows]
             host["place"][:, : part.count] = places[:, rows]
             part.run(lambda sized: _gather(sized, everything))
+        if everything.is_cuda:
+            # The engine learns by the clock what a prefill costs; else the next step, which waits, would have to pay.
+            torch.cuda.current_stream(everything.device).synchronize()
 
     def open(self, plan: KvPlan, ready: Sequence[torch.Tensor], places: torch.Tensor) -> None:
         """Inputs that need no projection, [n, hidden] for each table, at ``places`` [total] in all three dimensions."""

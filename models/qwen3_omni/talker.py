@@ -174,7 +174,7 @@ class OmniTalker:
         if not work:
             return
         plan = self._pool.plan([slot.table for slot, _ in work], [len(taken.rows) for _, taken in work])
-        if self._prefill is not None:
+        if self._prefill is not None and self._prefill.packed.pays(plan):
             self._prefill.absorb(plan, [slot.noted[0] for slot, _ in work], [taken for _, taken in work])
             plan.advance()
             return

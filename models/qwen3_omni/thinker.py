@@ -235,7 +235,7 @@ class OmniThinker:
         flat = [piece for run in pieces for piece in run]
         ids = torch.cat([piece.ids for piece in flat])
         positions = torch.cat([piece.positions for piece in flat], 1)  # kept on the host: the talker counts by them
-        if self._prefill is not None:
+        if self._prefill is not None and self._prefill.packed.pays(plan):
             thought = self._prefill.run(plan, flat, ids, positions)
         else:
             thought = self._thought(plan, flat, ids, positions)

@@ -115,12 +115,21 @@ def pictured(shade: int) -> Frame:
     return Frame(np.full((64, 96, 3), shade, np.uint8))
 
 
-@pytest.mark.parametrize("sizes", [(8, 512), (4, 16)], ids=["one part", "several parts"])
+@pytest.mark.parametrize(
+    ("sizes", "most_read"),
+    [((8, 512), 1 << 22), ((4, 16), 1 << 22), ((4, 16), 1500)],
+    ids=["one part", "parts", "long"],
+)
 def test_prefills_are_the_same(
-    plain: Model, captured: tuple[Model, CopyingCapture], sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    plain: Model,
+    captured: tuple[Model, CopyingCapture],
+    sizes: tuple[int, ...],
+    most_read: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Text, audio and pictures of several slots in a batch, the second round on what the first has left."""
     monkeypatch.setattr("models.nn.packed.SIZES", sizes)
+    monkeypatch.setattr("models.nn.packed.MOST_READ", most_read)
     pcm = (np.sin(np.arange(9000) * 0.1) * 0.3).astype(np.float32)
     rounds: list[list[tuple[Segment, ...]]] = [
         [(Text("hello " * 9), pictured(90)), (Audio(pcm, final=True),), (Text("so"),)],
