@@ -13,12 +13,15 @@ so that what is tested on a CPU is what a graph replays.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -70,10 +73,15 @@ class Replay(Generic[T]):
         self._captured: tuple[Callable[[], None], T] | None = None
 
     def prepare(self) -> None:
-        """Captures, if that wasn't done. Overwrites the buffers, so it comes before they are filled."""
+        """Captures, if that wasn't done. Overwrites the buffers, so it comes before they are filled. What can't be
+        captured is run as it is, and the log says so."""
         if self._capture is not None and self._captured is None:
             self._idle()
-            self._captured = self._capture(self._run)
+            try:
+                self._captured = self._capture(self._run)
+            except RuntimeError:
+                log.warning("a step can't be captured here: it is slow, but it runs", exc_info=True)
+                self._capture = None
 
     def __call__(self) -> T:
         """Runs over what the buffers hold."""

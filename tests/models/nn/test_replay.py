@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +15,8 @@ from models.nn.cache import KvPool, KvTable
 from models.nn.replay import Replay, Staging, bucket
 from models.nn.step import StepPlan, pages_for
 from tests.models.nn.replaying import CopyingCapture
+
+T = TypeVar("T")
 
 
 @given(st.integers(1, 500))
@@ -53,6 +58,17 @@ def test_a_replay_captures_once_over_idle_buffers() -> None:
         given_.fill_(number)
         assert replay().item() == 2 * sum(range(1, number + 1)), "capturing leaves no trace"
     assert (capture.captured, capture.replayed, idle) == (1, 3, [True])
+
+
+def test_what_cannot_be_captured_is_run(caplog: pytest.LogCaptureFixture) -> None:
+    def capture(run: Callable[[], T]) -> tuple[Callable[[], None], T]:
+        raise RuntimeError("not permitted when stream is capturing")
+
+    replay = Replay(lambda: torch.ones(2), lambda: None, capture)
+    for _ in range(2):
+        replay.prepare()
+        assert replay().tolist() == [1, 1]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_without_a_capture_it_is_simply_run() -> None:
