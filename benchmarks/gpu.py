@@ -6,7 +6,7 @@
     lockstep@N     one 80 ms frame for N callers: a token, its codes, its samples, each stage by itself, milliseconds
     paced@N        N callers who speak for three seconds and end within one: ttfa, underrun, share of time it works
     together@N     the same, all of them ending within 100 ms
-    kernels@N      which kernels the time of one frame goes to
+    kernels@N      which kernels the time of one frame goes to, and that of the questions before it
 
 Each section prints its figures when it has them, and ``--json`` is written after each. One that fails is reported with
 its traceback, and the others run. Parity and the big sizes run in processes of their own, since a fault of the card
