@@ -259,5 +259,9 @@ class World:
             self.decided.append((self.now, self.now - self._way_s))
         elif kind == "parley.playout.pause":
             self.speaker.pause(self.now)
+            if self._canceller is not None:
+                self._canceller.pause()
         elif kind == "parley.playout.resume":
             self.speaker.resume(self.now)
+            if self._canceller is not None:
+                self._canceller.resume()

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from models.base import Pcm, Spec
-from realtime.events import AudioIn, Effect, Flush, Input, Pcm16, Play
+from realtime.events import AudioIn, Effect, Flush, Input, Pcm16, Play, Send
 from realtime.pcm import to_float
 from transport.media import Resampler
 
@@ -81,6 +81,14 @@ class EchoCanceller:
         """What was given and not heard yet will not be."""
         self._far.cut()
 
+    def pause(self) -> None:
+        """The player stands still: what was given is heard later by as much, until `resume` or `cut`."""
+        self._far.paused = True
+
+    def resume(self) -> None:
+        """The player goes on."""
+        self._far.paused = False
+
     def heard(self, pcm: Pcm) -> Pcm:
         """float32 [n] at the input rate -> float32 [n, less or more than 10 ms] without our voice."""
         self._near = np.concatenate([self._near, self._to_near.push(pcm)])
@@ -130,10 +138,15 @@ class EchoGuard:
         """What the transport gets."""
         if self._canceller is None:
             return
-        if isinstance(effect, Play):
-            self._canceller.played(effect.pcm)
-        elif isinstance(effect, Flush):
-            self._canceller.cut()
+        match effect:
+            case Play():
+                self._canceller.played(effect.pcm)
+            case Flush():
+                self._canceller.cut()
+            case Send({"type": "parley.playout.pause"}):
+                self._canceller.pause()
+            case Send({"type": "parley.playout.resume"}):
+                self._canceller.resume()
 
 
 class Reference:
@@ -142,16 +155,20 @@ class Reference:
     def __init__(self) -> None:
         self._waiting: Pcm16 = np.zeros(0, np.int16)
         self._past: deque[Pcm16] = deque(maxlen=round(LONGEST_S * 100) + 1)
+        self.paused = False
+        """Nothing is taken of what waits: an echo that comes after a pause comes as late as one before it."""
 
     def push(self, pcm: Pcm16) -> None:
         self._waiting = np.concatenate([self._waiting, pcm])
 
     def cut(self) -> None:
         self._waiting = self._waiting[:0]
+        self.paused = False
 
     def take(self) -> Pcm16:
-        """The next frame, int16 [FRAME]; silence where nothing was given."""
-        frame, self._waiting = self._waiting[:FRAME], self._waiting[FRAME:]
+        """The next frame, int16 [FRAME]; silence where nothing was given, and while paused."""
+        size = 0 if self.paused else FRAME
+        frame, self._waiting = self._waiting[:size], self._waiting[size:]
         whole = np.zeros(FRAME, np.int16)
         whole[: len(frame)] = frame
         self._past.append(whole)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from models.base import Pcm, Spec
-from realtime.events import AudioIn, Flush, Play, Wake
+from realtime.events import AudioIn, Flush, Play, Send, Wake
 from realtime.pcm import to_int16
 from transport.echo import FRAME, RATE_HZ, DelayEstimator, EchoCanceller, EchoGuard, Reference
 
 OUT_HZ = 24_000
 SPEC = Spec("toy", RATE_HZ, OUT_HZ, 1920, 2, ("a",), 4000)
+SPEC_AT_16_KHZ = Spec("toy", RATE_HZ, RATE_HZ, 1280, 2, ("a",), 4000)
 
 
 def speech(seconds: float, seed: int, rate_hz: int) -> Pcm:
@@ -121,3 +122,39 @@ def test_only_who_asks_for_it_gets_it() -> None:
     guard.played(Flush())
     wanted = False
     assert guard.heard(audio) is audio
+
+
+@pytest.mark.parametrize("delay_s", [0.25, 0.8])
+def test_an_echo_is_still_cancelled_after_the_player_paused(delay_s: float) -> None:
+    """A listener's player that stands still for 0.7 s with much of ours before it: what it plays then comes later."""
+    far, guard = speech(10, 10, RATE_HZ), EchoGuard(SPEC_AT_16_KHZ, lambda: True)
+    pause, resume, step = 5 * RATE_HZ, 5 * RATE_HZ + 7 * RATE_HZ // 10, RATE_HZ // 50
+    air = np.concatenate([far[:pause], np.zeros(resume - pause, np.float32), far[pause:]])
+    near = delayed(air, delay_s, 0.3)
+    guard.heard(AudioIn(near[:0]))
+    guard.played(Play("r", "i", 0, to_int16(far)))  # all at once: the player keeps what it can't say yet
+    left = []
+    for start in range(0, len(near), step):
+        if start == pause:
+            guard.played(Send({"type": "parley.playout.pause"}))
+        if start == resume:
+            guard.played(Send({"type": "parley.playout.resume"}))
+        clean = guard.heard(AudioIn(near[start : start + step]))
+        assert isinstance(clean, AudioIn)
+        left.append(clean.pcm)
+    after = slice(resume + int(delay_s * RATE_HZ), None)
+    assert level_db(near[after]) > -40  # there is something to cancel
+    assert level_db(np.concatenate(left)[after]) < -50
+
+
+def test_a_reference_stands_still_while_paused_and_a_cut_ends_the_pause() -> None:
+    reference = Reference()
+    reference.push(np.full(2 * FRAME, 9, np.int16))
+    reference.paused = True
+    assert not reference.take().any()
+    reference.paused = False
+    assert reference.take().all()
+    reference.paused = True
+    reference.cut()
+    reference.push(np.full(FRAME, 7, np.int16))
+    assert (reference.take() == 7).all()
