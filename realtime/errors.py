@@ -12,6 +12,7 @@ ParleyError
 |   +-- DuplicateItem        item_create_duplicate_item_id
 |   +-- NotActive            response_cancel_not_active
 |   +-- Conflict             conversation_already_has_active_response
+|   +-- NothingToAnswer      function_call_cut_off
 +-- ServerError            ours: an ``error`` event of type server_error
     +-- ServerFull           server_full (``retry_after_s``)
     +-- ContextFull          context_full
@@ -123,6 +124,12 @@ class Conflict(ClientError):
     """A response is in progress; cancel it or wait for response.done."""
 
     code = "conversation_already_has_active_response"
+
+
+class NothingToAnswer(ClientError):
+    """A reply was asked for to a function's result that was dropped."""
+
+    code = "function_call_cut_off"
 
 
 class ServerError(ParleyError):

@@ -270,6 +270,8 @@ class Session:
             self._ears.notice(Event.NEXT)
             return
         if self.state not in REPLYING:
+            if self._user.message is None:  # what they are saying will want its answer
+                self._items.check_asked(message)
             self._asked = (message, settings)
             self._guesses.barred = True
         self._ears.notice(Event.CREATE)
@@ -370,7 +372,7 @@ class Session:
             self._context.stale = True
 
     def _nudge(self) -> None:
-        now_ms = self._ms(self._user.position)
+        now_ms = self._user.position * 1000 // self._user.rate_hz
         self._out.tell(wire.timeout_triggered(self.ids.item(), now_ms, now_ms))
 
     def _say_busy(self) -> None:
@@ -395,6 +397,3 @@ class Session:
 
     def _sync(self, want: list[Entry]) -> None:
         self._out.do(*self._context.sync(want, self.epoch, self._transcripts.claim_all()))
-
-    def _ms(self, samples: int) -> int:
-        return samples * 1000 // self._user.rate_hz

@@ -1,16 +1,20 @@
-"""A client's requests about items: create, retrieve, delete, truncate; and what was heard of replies that are over."""
+"""A client's requests about items: create, retrieve, delete, truncate; and what was heard of replies that are over.
+
+A reply that they cut off may have called functions. What comes back for those afterwards answers a question that is no
+longer asked: it is dropped. The client sees its item added, done and deleted at once, so that nobody waits for it.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from models.base import Spec
 from realtime import protocol_events as wire
 from realtime.alignment import Alignment, shorten
 from realtime.conversation import Conversation, Entry
-from realtime.errors import InvalidField
+from realtime.errors import InvalidField, NothingToAnswer
 from realtime.items import Item, OutputAudio, item_from_wire, item_to_wire
 from realtime.protocol_messages import CreateItem, CreateResponse, DeleteItem, RetrieveItem, TruncateItem
 from realtime.session_outbox import Outbox
@@ -19,6 +23,8 @@ from realtime.settings import Settings
 
 REMEMBERED_REPLIES = 8
 """Replies whose alignment is kept, for a truncation that comes after their end."""
+REMEMBERED_CALLS = 64
+"""Calls of replies that were cut off, whose results are waited for to be dropped."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +44,49 @@ class Items:
         self._conversation = conversation
         self._out = out
         self._ledgers: OrderedDict[str, _Ledger] = OrderedDict()
+        self._cut_off: OrderedDict[str, None] = OrderedDict()  # ids of calls
+        self._dropped_after: str | None = None  # the last item when a result was dropped, until a reply is asked for
 
     def handle(self, message: CreateItem | RetrieveItem | DeleteItem, settings: Settings) -> bool:
         """Does what is asked; True: the conversation says something else now."""
         match message:
             case CreateItem():
-                self.create(message, settings)
+                return self.create(message, settings)
             case DeleteItem():
                 self.delete(message)
             case RetrieveItem():
                 self.retrieve(message, settings)
         return not isinstance(message, RetrieveItem)
 
-    def create(self, message: CreateItem, settings: Settings) -> None:
-        """Adds an item of the client's making."""
+    def create(self, message: CreateItem, settings: Settings) -> bool:
+        """Adds an item of the client's making; False: it was the result of a call that was cut off, and is dropped."""
         item_id = str(message.item.get("id") or self._out.ids.item())
         item = item_from_wire(message.item, item_id, settings.input_format, self._spec.input_rate_hz)
+        last_id = self._conversation.last_id
         self.add(item, message.previous_item_id)
+        if item.kind != "function_call_output" or item.call_id not in self._cut_off:
+            return True
+        self.delete(DeleteItem(item_id))
+        self._dropped_after = last_id
+        return False
+
+    def cut_off(self, made: Iterable[Item]) -> None:
+        """They cut off the reply that ``made`` these: results of its calls that come from now on are dropped."""
+        self._cut_off |= {item.call_id: None for item in made if item.kind == "function_call"}
+        while len(self._cut_off) > REMEMBERED_CALLS:
+            self._cut_off.popitem(last=False)
+
+    def check_asked(self, asked: CreateResponse) -> None:
+        """Raises NothingToAnswer for the reply that clients ask for right after a result, if that was dropped and the
+        last word is ours already. Once: who asks again means it."""
+        last_id, after, self._dropped_after = self._conversation.last_id, self._dropped_after, None
+        if after is None or after != last_id or asked.input is not None or not asked.in_conversation:
+            return
+        if self._conversation.get(after).response_id is not None:
+            raise NothingToAnswer(
+                "the function's result came after the reply that called it was cut off, and was dropped; "
+                "to have a reply all the same, send response.create again"
+            )
 
     def add(self, item: Item, previous_item_id: str | None = None) -> None:
         """Adds an item and tells the client."""

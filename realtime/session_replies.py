@@ -204,6 +204,8 @@ class Replies:
             self._tell_latency(reply)
         self._truncate(reply, heard)
         self._items.remember(reply)
+        if reason == "turn_detected":  # a client that cancels says itself what it wants of its results
+            self._items.cut_off(reply.writer.items)
         return reply.calls == 0 or not reply.in_conversation
 
     def fail(self, failed: Failed) -> ParleyError | None:

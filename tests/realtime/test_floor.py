@@ -288,19 +288,3 @@ def test_a_backchannel_in_the_last_words_is_no_turn() -> None:
     script.finish()
     assert len(script.of("response.created")) == 1
     assert len(script.of("input_audio_buffer.speech_started")) == 1
-
-
-def test_a_result_of_a_tool_that_was_cut_off_is_still_taken() -> None:
-    engine = SmallEngine([Answer("Let me look that up for you now.", calls=(("light", "{}"),)), Answer("Done.")])
-    script = speaking(engine)
-    call = script.last("response.function_call_arguments.done")
-    script.say(1.0)
-    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "ok"}
-    script.client("conversation.item.create", item=result)
-    script.client("response.create")
-    assert len(script.of("response.created")) == 1  # it waits for the end of their turn
-    script.wait(8)
-    script.finish()
-    assert script.errors() == []
-    assert script.transcript() == "Done."
-    assert script.engine.heard() == script.remembered()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from realtime.events import Cancel, Opened, Overhear, Played, Reply, Rewind
+from realtime.events import Opened, Overhear, Played, Reply, Rewind
 from realtime.overlap import OverlapRules
 from realtime.playback import Pacing
 from realtime.session_config import SessionConfig
@@ -14,7 +14,6 @@ from tests.realtime.small_engine import ANSWER, Answer, SmallEngine
 
 SEMANTIC = {"audio": {"input": {"turn_detection": {"type": "semantic_vad"}}}}
 MANUAL = {"audio": {"input": {"turn_detection": None}}}
-WEATHER = (("weather", '{"town": "York"}'),)
 
 
 def count(script: Script, kind: type) -> int:
@@ -27,13 +26,6 @@ def speaking(engine: SmallEngine | None = None, **session: object) -> Script:
     script.wait(2.0)
     assert script.session.state is State.SPEAK
     return script
-
-
-def result(script: Script, output: str = "sunny") -> None:
-    call_id = script.last("response.function_call_arguments.done")["call_id"]
-    item = {"type": "function_call_output", "call_id": call_id, "output": output}
-    script.client("conversation.item.create", item=item)
-    script.client("response.create")
 
 
 # --- complaints about others ------------------------------------------------
@@ -225,69 +217,6 @@ def test_interruptions_can_be_forbidden() -> None:
     script.finish()
     assert [e["response"]["status"] for e in script.of("response.done")] == ["completed", "completed"]
     assert not script.flushed
-
-
-# --- tools while speaking ------------------------------------------------
-
-
-def test_a_call_runs_while_the_filler_is_said_and_its_result_follows_it() -> None:
-    engine = SmallEngine([Answer("Let me look that up for you.", calls=WEATHER), Answer("It is sunny.")])
-    script = Script(engine)
-    script.say(1.0)
-    script.wait(1.0)
-    assert script.of("response.function_call_arguments.done")
-    assert script.session.state is State.SPEAK
-    result(script)  # while the filler is still heard
-    assert script.errors() == []
-    script.wait(10)
-    script.finish()
-    assert script.transcript() == "It is sunny."
-    filler = script.of("response.done")[0]["response"]["output"][0]["content"][0]["transcript"]
-    assert filler == "Let me look that up for you."
-    assert script.engine.heard() == script.remembered()
-
-
-def test_a_result_that_arrives_while_they_speak_waits_for_them() -> None:
-    engine = SmallEngine([Answer("One moment.", calls=WEATHER), Answer("Sunny, and hello.")])
-    script = Script(engine)
-    script.say(1.0)
-    script.wait(4.0)
-    script.say(0.5)
-    result(script)
-    script.say(0.5)
-    assert len(script.of("response.created")) == 1
-    script.wait(8)
-    script.finish()
-    assert len(script.of("response.created")) == 2  # one reply to both
-    assert script.transcript() == "Sunny, and hello."
-    assert script.engine.heard() == script.remembered()
-
-
-def test_what_a_cut_reply_would_still_have_called_is_never_told() -> None:
-    engine = SmallEngine([Answer(ANSWER, calls=WEATHER, frame_s=0.08), Answer("Fine.")])
-    script = speaking(engine)
-    script.say(1.0)  # the call had not been made when they cut in
-    script.wait(10)
-    script.finish()
-    assert count(script, Cancel) == 1
-    assert not script.of("response.function_call_arguments.done")
-    assert script.engine.heard() == script.remembered()
-
-
-def test_a_late_result_of_a_cut_turn_starts_no_second_reply() -> None:
-    engine = SmallEngine([Answer("Let me look that up for you.", calls=WEATHER), Answer("Never mind then, what else?")])
-    script = Script(engine)
-    script.say(1.0)
-    script.wait(1.0)
-    script.say(1.0)  # "never mind"
-    script.wait(1.0)
-    assert script.session.state is State.SPEAK
-    result(script)  # it is known from now on, and nobody is talked over
-    assert script.errors() == ["conversation_already_has_active_response"]
-    script.wait(10)
-    script.finish()
-    assert len(script.of("response.created")) == 2
-    assert script.engine.heard() != []
 
 
 # --- what was heard ------------------------------------------------
