@@ -72,7 +72,7 @@ def held_out_turns() -> tuple[Turn, ...]:
             found[said] = _order(said)
     draws: list[Callable[[], Turn]] = [partial(desk.plain, intent) for intent in pool.FIRST_TURNS]
     draws += [partial(desk.follow_up, kind) for kind in pool.FOLLOW_UPS]
-    for _ in range(5000):
+    for _ in range(50_000):
         if len(found) == len(wanted):
             break
         for draw in draws:

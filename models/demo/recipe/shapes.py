@@ -6,7 +6,7 @@ HIDDEN = 256
 AUDIO: dict[str, Any] = {
     "num_mel_bins": 128,
     "d_model": 192,
-    "encoder_layers": 4,
+    "encoder_layers": 6,
     "encoder_attention_heads": 4,
     "encoder_ffn_dim": 576,
     "downsample_hidden_size": 16,
