@@ -8,8 +8,9 @@ TRIES = 3
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real browsers and telephones run in real time, and a shared machine stalls for seconds: these tests, and no
-    others, are tried again, and the closing line says how often."""
+    """Real browsers, telephones and servers run in real time, and a shared machine stalls for seconds: these tests, and
+    no others, are tried again, and the closing line says how often."""
     for item in items:
-        if item.get_closest_marker("browser") or item.get_closest_marker("phone"):
+        real = item.get_closest_marker("browser") or item.get_closest_marker("phone")
+        if real or (isinstance(item, pytest.Function) and hasattr(item.module, "LiveServer")):
             item.add_marker(pytest.mark.flaky(reruns=TRIES - 1))
