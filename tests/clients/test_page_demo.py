@@ -21,14 +21,14 @@ from models.demo.recipe.pictures import draw
 from realtime.host_process import EngineProcess
 from realtime.pcm import resample, to_float, to_int16
 from tests.clients.browser import Visitor, launch, visit, y4m
-from tests.demo_checkpoint import needs_right_answers
+from tests.demo_checkpoint import needs_demo
 from tests.transport.live import LiveServer
 from transport.checkpoints import load_named
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    needs_right_answers,
+    needs_demo,
 ]
 
 EAR_HZ = 16000

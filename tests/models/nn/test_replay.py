@@ -77,11 +77,8 @@ def test_without_a_capture_it_is_simply_run() -> None:
     assert replay().tolist() == [1, 1]
 
 
-@given(st.lists(st.integers(1, 200), min_size=1, max_size=5), st.sampled_from([None, 40]), st.integers(0, 99))
-@settings(deadline=None, max_examples=20)
-def test_attention_over_a_step_plan_is_attention_over_the_plan(
-    lengths: list[int], window: int | None, seed: int
-) -> None:
+def noisy_pool(seed: int) -> tuple[KvPool, Callable[..., torch.Tensor]]:
+    """A pool that holds noise, and what draws more of a shape."""
     generator = torch.Generator().manual_seed(seed)
 
     def noise(*shape: int) -> torch.Tensor:
@@ -90,6 +87,15 @@ def test_attention_over_a_step_plan_is_attention_over_the_plan(
     pool = KvPool(2, 2, 16, 4000, dtype=torch.float32)
     pool.keys.copy_(noise(*pool.keys.shape))
     pool.values.copy_(noise(*pool.values.shape))
+    return pool, noise
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=5), st.sampled_from([None, 40]), st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+def test_attention_over_a_step_plan_is_attention_over_the_plan(
+    lengths: list[int], window: int | None, seed: int
+) -> None:
+    pool, noise = noisy_pool(seed)
     tables = [KvTable() for _ in lengths]
     # In two rounds, so that the tables' pages don't follow each other.
     for share in (2, 1):
@@ -125,14 +131,7 @@ def test_attention_over_a_step_plan_is_attention_over_the_plan(
 def test_several_positions_of_a_table_are_rows_that_see_each_other(
     spans: list[tuple[int, int]], size: int, window: int | None, seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    pool = KvPool(2, 2, 16, 4000, dtype=torch.float32)
-    pool.keys.copy_(noise(*pool.keys.shape))
-    pool.values.copy_(noise(*pool.values.shape))
+    pool, noise = noisy_pool(seed)
     tables = [KvTable() for _ in spans]
     pool.plan(tables, [start for start, _ in spans]).advance()
     counts = [count for _, count in spans]
