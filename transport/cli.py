@@ -30,6 +30,7 @@ from transport.caller import side_by_side
 from transport.phone.config import PhoneConfig
 from transport.phone.config import read as read_phones
 from transport.rtc_line import ice_server as ice_server_of
+from transport.rtc_ports import port_range
 from transport.server import Server, Tls, check_address
 from transport.service import Service, ServiceConfig
 
@@ -74,6 +75,9 @@ def serve(
         list[str] | None,
         typer.Option(envvar="PARLEY_ICE_SERVER", help="For WebRTC: stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT."),
     ] = None,
+    udp_ports: Annotated[
+        str, typer.Option(envvar="PARLEY_UDP_PORTS", help="For WebRTC, FIRST-LAST: what a firewall must let in.")
+    ] = "",
     tls_cert: Annotated[
         Path | None, typer.Option(help="Serve https: a PEM certificate. Browsers want it beyond localhost.")
     ] = None,
@@ -111,6 +115,7 @@ def serve(
         checkpoints.check_name(name)
         for url in ice_server or ():
             ice_server_of(url)
+        ports = port_range(udp_ports) if udp_ports else None
         tls = _tls(tls_cert, tls_key)
         phones = replace(read_phones(phone) if phone else PhoneConfig(), twilio_auth_token=twilio_auth_token)
         session = SessionConfig(sound_of_end=SoundEndings(end_of_turn) if end_of_turn else None)
@@ -126,7 +131,7 @@ def serve(
     service = Service(
         _engine(engine, name, options, EngineConfig(max_sessions=slots)),
         Gate(keys, tuple(allow_origin or ())),
-        ServiceConfig(Path(name).name, drain, log_transcripts, tuple(ice_server or ()), phones, session),
+        ServiceConfig(Path(name).name, drain, log_transcripts, tuple(ice_server or ()), ports, phones, session),
     )
     log.info("loading %s", name)
     try:

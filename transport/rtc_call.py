@@ -57,7 +57,8 @@ class RtcCall:
         before is hung up then). Raises InvalidField, Denied."""
         if self._line is not None and self._line.is_from_same_peer(offer):
             return await self._line.answer(offer)
-        line = Line(self._service.spec, self._service.config.ice_servers, self._hear, self._see, self._take)
+        config = self._service.config
+        line = Line(self._service.spec, config.ice_servers, config.udp_ports, self._hear, self._see, self._take)
         try:
             answer = await line.answer(offer)
             if self._over:

@@ -1,9 +1,10 @@
 """One peer connection: a caller's microphone, cameras and data channel, and our reply. A call may outlive it.
 
-ICE. aiortc binds one UDP port for each local address and connection, bundled (RFC 9143). It can't share one port among
-calls, nor take it from a range: bound the range where the kernel takes them from, ``net.ipv4.ip_local_port_range``
-(in a container: ``sysctls``). Behind NAT a caller comes in through TURN (``ServiceConfig.ice_servers``). Nor can aiortc
-restart ICE: a caller whose network changed makes a new peer connection and the call goes on with it (``webrtc.py``).
+ICE. aiortc binds one UDP port for each local address and connection, bundled (RFC 9143), where the kernel likes or in
+a range (``ServiceConfig.udp_ports``, see ``rtc_ports``). It can't share one port among calls: its ICE takes every
+packet of a socket for its own connection. Behind NAT a caller comes in through TURN (``ServiceConfig.ice_servers``).
+Nor can aiortc restart ICE: a caller whose network changed makes a new peer connection and the call goes on with it
+(``webrtc.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from aiortc import (
 
 from models.base import Pcm, Pixels, Spec
 from realtime.errors import InvalidField
+from transport.auth import Denied
 from transport.rtc_audio import Microphone, ReplyTrack
+from transport.rtc_ports import NoPort, bind_within
 from transport.rtc_video import REFRESH_S, Watcher
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ MAX_SDP_BYTES = 64 * 1024
 MAX_MEDIA = 8
 MAX_CANDIDATES = 128
 CONGESTED_BYTES = 256 * 1024
+RETRY_S = 5  # a call may have ended by then
 MAX_EVENT_BYTES = 256 * 1024
 """Of one event to the caller: what browsers take in one message (a=max-message-size)."""
 JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
@@ -60,11 +64,13 @@ class Line:
         self,
         spec: Spec,
         ice_servers: Iterable[str],
+        ports: range | None,
         hear: Callable[[Pcm], None],
         see: Callable[[Pixels], None],
         take: Callable[[str], None],
     ) -> None:
         self._spec = spec
+        self._ports = ports
         self._hear, self._see, self._take = hear, see, take
         servers = [ice_server(url) for url in ice_servers]
         # An empty list: None would be somebody else's public server.
@@ -91,7 +97,7 @@ class Line:
 
     async def answer(self, offer: str) -> str:
         """The answer to the caller's SDP, with all our candidates. The first offer, or a later one of the same peer
-        connection (a track more or less). Raises InvalidField (param "sdp")."""
+        connection (a track more or less). Raises InvalidField (param "sdp"), Denied where no UDP port is free."""
         check_offer(offer)
         async with self._answering:
             return await self._answer(offer)
@@ -105,7 +111,11 @@ class Line:
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             self._attach()
+            if self._ports is not None:
+                bind_within(self._peer, self._ports)
             await self._peer.setLocalDescription(await self._peer.createAnswer())
+        except NoPort as error:
+            raise Denied(503, "server_full", str(error), RETRY_S) from None
         # aiortc's parsing raises whatever it meets: ValueError, IndexError, KeyError, AssertionError, its own.
         except Exception as error:
             log.debug("an offer was refused", exc_info=error)

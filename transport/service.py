@@ -53,6 +53,8 @@ class ServiceConfig:
     log_transcripts: bool = False
     ice_servers: tuple[str, ...] = ()
     """For WebRTC callers beyond this network: ``stun:HOST:PORT``, ``turn:USER:PASSWORD@HOST:PORT?transport=tcp``."""
+    udp_ports: range | None = None
+    """Where WebRTC calls bind; None: where the kernel likes."""
     phone: PhoneConfig = field(default_factory=PhoneConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
 
