@@ -34,6 +34,7 @@ DIGITS_S = 2.0
 """Keys pressed within so much of each other are one entry; ``#`` ends it at once."""
 MAX_DIGITS = 32
 NORMAL = 1000  # WebSocket close code (RFC 6455 section 7.4.1)
+HUNG_UP = "they hung up"
 GOODBYE_S = 0.5
 """From the end of our last words, by our clock, to hanging up: they are still on their way to the ear."""
 NO_SOUND_S = 6.0
@@ -203,16 +204,15 @@ class PhoneCall:
             timer.cancel()
         self._timers[name] = self._loop.call_later(delay_s, do)
 
-    def close(self) -> None:
-        """The line is gone. Once."""
+    def close(self, reason: str) -> None:
+        """The line is gone, ``reason`` is why. Once."""
         for timer in self._timers.values():
             timer.cancel()
         for task in self._tasks:
             task.cancel()
         self._music.stop()
         self._call.close()
-        for watcher in [*self._watchers]:
-            watcher({"type": "parley.call.ended", "call_id": self.about.id})
+        self._tell({"type": "parley.call.ended", "call_id": self.about.id, "reason": reason})
         if self._recorder is not None:
             self._recorder.close(self._loop.time())
 

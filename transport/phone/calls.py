@@ -128,10 +128,10 @@ class PhoneCalls:
         self.dialler(to, about, self.policy(about), session)
         return about.id
 
-    def close(self, call: PhoneCall) -> None:
-        """Its line is gone. Once."""
+    def close(self, call: PhoneCall, reason: str) -> None:
+        """Its line is gone, ``reason`` is why. Once."""
         self._calls.pop(call.about.id, None)
-        call.close()
+        call.close(reason)
 
     def refused(self, about: About, code: str) -> None:
         """For the log and the metrics."""

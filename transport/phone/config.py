@@ -30,7 +30,8 @@ host = "0.0.0.0"
 port = 5060
 public_address = "203.0.113.5"                 # behind NAT: what Via, Contact and SDP say
 rtp_ports = [10000, 10199]
-trusted = ["198.51.100.0/24"]                  # may call without a password (a trunk's addresses)
+trusted = ["198.51.100.0/24"]                  # may call without a password (a trunk's addresses; one that we register
+                                               # at over tcp or tls calls back on that connection, and needs none)
 users = { reception = "a password" }           # telephones that may call with one
 tls_cert = "/etc/parley/cert.pem"              # SIP over TLS on tls_port (5061); without it: none
 tls_key = "/etc/parley/key.pem"

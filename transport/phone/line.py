@@ -21,7 +21,7 @@ from realtime.pcm import AudioFormat, decode
 from transport.auth import Denied
 from transport.outbox import Outbox
 from transport.phone import hold
-from transport.phone.call import About, Leg, PhoneCall
+from transport.phone.call import HUNG_UP, About, Leg, PhoneCall
 from transport.phone.calls import PhoneCalls, Turned
 from transport.phone.policy import Policy
 from transport.phone.speaker import MarkedSpeaker, Message, Wire, WireError
@@ -163,7 +163,7 @@ class Line:
             for task in ends:
                 task.cancel()
             if self._call is not None:
-                self._calls.close(self._call)
+                self._calls.close(self._call, self.outbox.closing.reason if self.outbox.closing else HUNG_UP)
             for failure in await asyncio.gather(*ends, return_exceptions=True):
                 if isinstance(failure, Exception) and not isinstance(failure, WebSocketDisconnect):
                     log.error("%s: a call failed", self._name, exc_info=failure)

@@ -2,7 +2,7 @@
 
 *Symmetric.* We send to where their packets come from, once they come (RFC 4961): behind NAT that is not what their
 session description says. Another source is followed only when the first fell silent, so that a stranger's packets take
-nobody's call over.
+nobody's call over; and a description that names the same address again (a hold, a refresh) unlearns nothing.
 
 *Clock.* A packet is due each 20 ms of an absolute schedule: a late wake-up is caught up, drift is impossible.
 """
@@ -70,6 +70,8 @@ class RtpStream:
         self._loop = asyncio.get_running_loop()
         self._port: RtpPort
         self._remote: Address = ("", 0)
+        self._described: Address = ("", 0)  # as their session description has it
+        self._learned = False  # ``_remote`` is where their packets come from
         self._heard_s = self._loop.time()
         self._mux = False
         self.kind: CodecKind
@@ -89,7 +91,6 @@ class RtpStream:
         self._report_s = 0.0
         self.round_trip_s: float | None = None
         """As their reports have it."""
-        self.packets_in = 0
 
     # --- life ------------------------------------------------
 
@@ -108,8 +109,9 @@ class RtpStream:
             self.kind = kind
             self._sender = RtpSender(kind, payloads, self._source_hz())
             self._restart(payloads)
-        self._payloads = payloads
-        self._remote, self._mux, self._settled = remote, mux, True
+        if remote != self._described:
+            self._described, self._remote, self._learned = remote, remote, False
+        self._payloads, self._mux, self._settled = payloads, mux, True
         self._heard_s = self._loop.time()
 
     def _restart(self, payloads: Payloads) -> None:
@@ -129,6 +131,9 @@ class RtpStream:
             self._timer.cancel()
             self._timer = None
             self._report(bye=True)
+            trip = f"{1000 * self.round_trip_s:.0f} ms" if self.round_trip_s is not None else "not known"
+            lost = self._receiver.lost_packets
+            log.info("RTP port %d: %d packets were lost, round trip %s", self._port.port, lost, trip)
         self._port.close()
 
     # --- out ------------------------------------------------
@@ -200,7 +205,6 @@ class RtpStream:
         now = self._loop.time()
         if not self._follow(address, now):
             return
-        self.packets_in += 1
         self._heard_s = now
         if packet.ssrc != self._receiver.ssrc and self._receiver.ssrc is not None:
             self._restart(self._payloads)
@@ -215,10 +219,11 @@ class RtpStream:
     def _follow(self, address: Address, now: float) -> bool:
         """Whether this source counts."""
         if address != self._remote:
-            if self.packets_in and now - self._heard_s < FOLLOW_S:
+            if self._learned and address != self._described and now - self._heard_s < FOLLOW_S:
                 return False
             log.debug("RTP comes from %s:%d, not %s:%d", *address, *self._remote)
             self._remote = address
+        self._learned = True
         return True
 
     def reported(self, data: bytes, _: Address) -> None:

@@ -24,7 +24,7 @@ from aiosipua.message import SipRequest, SipResponse
 from models.base import Pcm
 from realtime.events import Hangup
 from transport.phone import sdes, sdp, sip_timer
-from transport.phone.call import About, Leg, PhoneCall
+from transport.phone.call import HUNG_UP, About, Leg, PhoneCall
 from transport.phone.calls import PhoneCalls
 from transport.phone.config import PhoneConfig
 from transport.phone.rtp_port import PortPool, RtpPort
@@ -86,6 +86,7 @@ class SipCall:
         self._transfer: Transfer | None = None
         self._holding = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._why = HUNG_UP  # it ended
         self.speaker = RtpStream(lambda: endpoint.source_hz, self._hear, self._press, self._lost)
 
     # --- sound ------------------------------------------------
@@ -311,6 +312,7 @@ class SipCall:
         """A BYE, where the dialog stands; ``end`` follows."""
         if self.state in (State.ANSWERED, State.UP):
             self._endpoint.ask(self.dialog.request("BYE"), self.dialog.peer, lambda _: None)
+        self._why = hangup.reason
         self.end()
 
     def send_digits(self, digits: str) -> None:
@@ -382,7 +384,7 @@ class SipCall:
         if self._transfer is not None:
             self._transfer.gone()
         if self._call is not None:
-            self._endpoint.calls.close(self._call)
+            self._endpoint.calls.close(self._call, self._why)
         self._endpoint.over(self)
 
     async def released(self) -> None:

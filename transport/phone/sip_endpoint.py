@@ -68,7 +68,7 @@ class SipEndpoint:
         self._service = service
         self._sip = sip
         self._guard = Guard(sip.users)
-        self._sockets = SipSockets(self._arrived, sip.tls_ca)
+        self._sockets = SipSockets(self._arrived, self._lost, sip.tls_ca)
         self._transactions = Transactions(self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._calls: dict[tuple[str, str], SipCall] = {}  # (Call-ID, our tag)
@@ -97,7 +97,7 @@ class SipEndpoint:
             self.tls_port = await self._sockets.start_tls(sip.host, sip.tls_port, sip.tls_cert, sip.tls_key)
             log.info("SIP on %s:%d, tls", sip.host, self.tls_port)
         if self.config.trunk.register:
-            self.registration = Registration(self.config.trunk, self._final, self._dialog_to)
+            self.registration = Registration(self.config.trunk, self._final, self._dialog_to, self._sockets.ping)
             self._spawn(self.registration.run(), self._tasks)
 
     async def stop(self) -> None:
@@ -134,6 +134,10 @@ class SipEndpoint:
         except Exception:
             log.exception("SIP: a message from %s:%d could not be handled", peer.host, peer.port)
         self._arm()
+
+    def _lost(self, peer: Peer) -> None:
+        if self.registration is not None:
+            self.registration.lost(peer)
 
     def _message(self, message: Message, peer: Peer) -> None:
         now = self._loop.time()
@@ -226,7 +230,8 @@ class SipEndpoint:
 
     def _admitted(self, invite: SipRequest, peer: Peer) -> bool:
         """Whether they may call us; if not, they were told."""
-        if self._sip.trusts(peer.host) or self._guard.admits(invite, time.time()):
+        trunk = self.registration is not None and self.registration.came_over(peer)
+        if trunk or self._sip.trusts(peer.host) or self._guard.admits(invite, time.time()):
             return True
         tried = bool(invite.headers.get_first("authorization"))
         if not self._sip.users or (tried and self._guard.fresh(invite, time.time())):

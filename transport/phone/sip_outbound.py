@@ -21,6 +21,8 @@ from transport.phone.sip_message import TRANSPORTS, Peer, sdp_of, with_body
 log = logging.getLogger(__name__)
 
 SIP_PORT, TLS_PORT = 5060, 5061
+NO_ANSWER_S = 120.0
+"""So long it rings there; sooner than the transaction gives up (RINGING_S), which could not be cancelled any more."""
 
 
 class Unreachable(Exception):
@@ -49,13 +51,12 @@ class SipOutbound(SipCall):
     def __init__(self, endpoint: Endpoint, about: About, dialog: Dialog, auth: SipDigestAuth | None) -> None:
         super().__init__(endpoint, about, dialog)
         self._auth = auth
-        self._tries = 0
+        self._authenticated = False
+        self._least_s = 0  # of a session timer that they take
         self._invite: SipRequest
         self._provisional = False
         self._gave_up = False
         self._answered = False
-        self.failure = ""
-        """Why nobody answered: ``sip_486``, ``request_timeout``, ``server_full``..."""
 
     @property
     def _wants_srtp(self) -> bool:
@@ -87,7 +88,7 @@ class SipOutbound(SipCall):
         self._invite = self.dialog.request("INVITE")
         self._invite.headers.set_single("Supported", "timer")
         if self._timer_s:
-            self._invite.headers.set_single("Session-Expires", str(self._timer_s))
+            self._invite.headers.set_single("Session-Expires", str(max(self._timer_s, self._least_s)))
         if credentials is not None:
             self._invite.headers.set_single(*credentials)
         with_body(self._invite, sdp.offer(self._local))
@@ -102,8 +103,11 @@ class SipOutbound(SipCall):
             self._rings(answer)
         elif answer.status_code < 300:
             self._taken(invite, answer)
-        elif answer.status_code in (401, 407) and self._auth is not None and self._tries == 0:
+        elif answer.status_code in (401, 407) and self._auth is not None and not self._authenticated:
             self._authenticate(answer)
+        elif answer.status_code == 422 and (least_s := sip_timer.least(answer)) > self._least_s:
+            self._least_s = least_s
+            self._ask()
         else:
             self.failed(f"sip_{answer.status_code}")
 
@@ -112,7 +116,10 @@ class SipOutbound(SipCall):
         if self._gave_up:
             if first:
                 self._cancel()
-        elif self.state is State.RINGING and (text := sdp_of(answer)) is not None:
+            return
+        if first and self._timer is None:
+            self._timer = self._loop.call_later(NO_ANSWER_S, lambda: self.hang_up(Hangup(1000, "no_answer")))
+        if self.state is State.RINGING and (text := sdp_of(answer)) is not None:
             self._early(text)
 
     def _early(self, text: str) -> None:
@@ -148,7 +155,7 @@ class SipOutbound(SipCall):
 
     def _authenticate(self, answer: SipResponse) -> None:
         assert self._auth is not None
-        self._tries += 1
+        self._authenticated = True
         credentials = answer_challenge(self._auth, answer, answer.status_code, "INVITE", self._invite.uri)
         if credentials is None:
             self.failed(f"sip_{answer.status_code}")
@@ -156,17 +163,17 @@ class SipOutbound(SipCall):
             self._ask(credentials)
 
     def failed(self, code: str) -> None:
-        """Nobody answers."""
+        """Nobody answers; ``code`` says why: ``sip_486``, ``request_timeout``, ``server_full``..."""
         if self.state is State.RINGING:
             log.info("call %s: not answered: %s", self.about.id, code)
-            self.failure = code
+            self._why = code
             self.end()
 
     def hang_up(self, hangup: Hangup) -> None:
         if self.state is not State.RINGING:
             super().hang_up(hangup)
         else:
-            self._gave_up, self.failure = True, hangup.reason
+            self._gave_up, self._why = True, hangup.reason
             if self._provisional:
                 self._cancel()
             self.end()

@@ -1,9 +1,14 @@
-"""Our place at a trunk: REGISTER, with its password, again before it expires (RFC 3261 section 10)."""
+"""Our place at a trunk: REGISTER, with its password, again before it expires (RFC 3261 section 10).
+
+The trunk's calls come back by the way that the REGISTER went, where a NAT is between, and over TCP and TLS always: the
+way is kept open, and when a connection is lost all the same, we register over another.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from aiosipua.auth import SipDigestAuth, answer_challenge
@@ -11,6 +16,7 @@ from aiosipua.message import SipRequest, SipResponse
 
 from transport.phone.config import TrunkConfig
 from transport.phone.sip_dialog import Dialog
+from transport.phone.sip_message import Peer
 from transport.phone.sip_outbound import Unreachable
 
 log = logging.getLogger(__name__)
@@ -19,6 +25,8 @@ EARLY = 0.8
 """Of what was granted: then it is asked for again."""
 RETRY_S = (5.0, 300.0)
 """After a failure; doubles with each."""
+PING_S = 25.0
+"""NATs forget a UDP binding after 30 s, the impatient among them."""
 
 
 class Refused(Exception):
@@ -26,14 +34,23 @@ class Refused(Exception):
 
 
 class Registration:
-    """One trunk's. ``ask`` sends a request and gives its final answer, None for none; ``dial`` makes a dialog to it."""
+    """One trunk's. ``ask`` sends a request and gives its final answer, None for none; ``dial(target, caller)`` makes a
+    dialog to it, or raises Unreachable; ``ping`` keeps the way back open."""
 
-    def __init__(self, trunk: TrunkConfig, ask, dial) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        trunk: TrunkConfig,
+        ask: Callable[[SipRequest, Peer], Awaitable[SipResponse | None]],
+        dial: Callable[[str, str], Awaitable[Dialog]],
+        ping: Callable[[Peer], None],
+    ) -> None:
         self._trunk = trunk
         self._ask = ask
         self._dial = dial
+        self._ping = ping
         self._expires_s = trunk.expires_s
         self._dialog: Dialog | None = None
+        self._cut = asyncio.Event()
         self.registered = False
         self.count = 0
         """Of registrations that worked."""
@@ -44,14 +61,24 @@ class Registration:
         while True:
             try:
                 granted_s = await self._register(self._expires_s)
-                self.registered, self.count, wait_s = True, self.count + 1, RETRY_S[0]
+                self.registered, self.count = True, self.count + 1
                 log.info("registered at %s for %d s", self._trunk.host, granted_s)
-                await asyncio.sleep(max(1.0, EARLY * granted_s))
+                await self._keep(max(1.0, EARLY * granted_s))
+                wait_s = RETRY_S[0]
             except (Refused, Unreachable) as error:
-                self.registered = False
+                self.registered, self._dialog = False, None
                 log.error("not registered at %s: %s; again in %.0f s", self._trunk.host, error, wait_s)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, RETRY_S[1])
+
+    def came_over(self, peer: Peer) -> bool:
+        """Whether it is the trunk: it speaks on the connection that we made to it."""
+        return peer.reliable and self._dialog is not None and peer == self._dialog.peer
+
+    def lost(self, peer: Peer) -> None:
+        """That connection is over."""
+        if self.came_over(peer):
+            self._cut.set()
 
     async def leave(self) -> None:
         """We are not to be called here any more."""
@@ -61,8 +88,21 @@ class Registration:
                     await self._register(0)
             self.registered = False
 
+    async def _keep(self, seconds: float) -> None:
+        """For so long they can reach us. Raises Refused when they can't any more."""
+        assert self._dialog is not None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._cut.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(PING_S):
+                            await self._cut.wait()
+                    self._ping(self._dialog.peer)
+                raise Refused("the connection was lost")
+
     async def _register(self, expires_s: int) -> int:
         """What was granted, seconds. Raises Refused, Unreachable."""
+        self._cut.clear()
         if self._dialog is None:
             self._dialog = await self._dial(f"sip:{self._trunk.host}", f"sip:{self._trunk.user}@{self._trunk.host}")
         answer = await self._try(expires_s, None)

@@ -21,15 +21,19 @@ CONNECT_S = 10.0
 """For a connection to stand, TLS included."""
 _LENGTH = re.compile(rb"^(?:content-length|l)[ \t]*:[ \t]*(\d{1,7})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 
+_PING, _PONG = b"\r\n\r\n", b"\r\n"
+"""Are you there? (RFC 5626 section 4.4.1) Two pongs look like a ping, and are answered; that harms nobody."""
+
 Received = Callable[[bytes, Peer], None]
 
 
 class SipSockets:
-    """``received(data, peer)`` is called on the loop. ``ca``: a file of the authorities that certify those to whom we
-    connect by TLS; "": the system's."""
+    """``received(data, peer)`` and ``lost(peer)`` (a connection is over, or could not be made) are called on the loop.
+    ``ca``: a file of the authorities that certify those to whom we connect by TLS; "": the system's."""
 
-    def __init__(self, received: Received, ca: str = "") -> None:
+    def __init__(self, received: Received, lost: Callable[[Peer], None], ca: str = "") -> None:
         self._received = received
+        self._lost = lost
         self._ca = ca
         self._trusted: ssl.SSLContext | None = None
         self._udp: asyncio.DatagramTransport | None = None
@@ -90,8 +94,14 @@ class SipSockets:
             self._connecting[peer] = [data]
             self._spawn(self._connect(peer))
 
+    def ping(self, peer: Peer) -> None:
+        """Keeps open what leads from them to us: a NAT's binding, a connection. Opens none."""
+        if peer.transport == "udp" or peer in self._connections:
+            self.send(_PING, peer)
+
     async def stop(self) -> None:
         """Closes all."""
+        self._lost = lambda _: None
         if self._udp is not None:
             self._udp.close()
         for server in self._servers:
@@ -118,6 +128,7 @@ class SipSockets:
         except (OSError, TimeoutError) as error:
             log.warning("no SIP connection to %s:%d: %s", peer.host, peer.port, error)
             del self._connecting[peer]
+            self._lost(peer)
             return
         for data in self._connecting.pop(peer):
             writer.write(data)
@@ -147,8 +158,8 @@ class SipSockets:
         self._connections[peer] = writer
         try:
             while (data := await _message(reader)) is not None:
-                if data == b"\r\n\r\n":  # RFC 5626 section 4.4.1: are you there?
-                    writer.write(b"\r\n")
+                if data == _PING:
+                    writer.write(_PONG)
                 else:
                     self._received(data, peer)
                 await writer.drain()
@@ -157,6 +168,7 @@ class SipSockets:
         finally:
             if self._connections.get(peer) is writer:
                 del self._connections[peer]
+                self._lost(peer)
             writer.close()
 
 

@@ -9,6 +9,7 @@ from aiosipua.session_timer import parse_session_expires, watchdog_delay
 
 MIN_S = 90
 """The shortest that the RFC allows."""
+LONGEST_S = 86_400
 
 
 class TooShort(ValueError):
@@ -46,8 +47,14 @@ def agreed(request: SipRequest, ours_s: int) -> SessionTimer | None:
         raise TooShort(f"{interval_s} s")
     if interval_s <= 0:
         return None
-    interval_s = min(interval_s, 86_400)
+    interval_s = min(interval_s, LONGEST_S)
     return SessionTimer(interval_s, refresher == "uas" or "timer" not in supported, "timer" in supported)
+
+
+def least(refusal: SipMessage) -> int:
+    """The shortest interval that they take, by their 422; 0: they don't say."""
+    value = (refusal.headers.get_first("min-se") or "").partition(";")[0].strip()
+    return min(int(value), LONGEST_S) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
 
 def answered(response: SipMessage, ours_s: int) -> SessionTimer | None:

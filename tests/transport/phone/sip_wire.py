@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from aiosipua.message import SipRequest, SipResponse
 
@@ -62,21 +63,27 @@ class Wire:
     def reply(self, request: SipRequest, status: int = 200) -> None:
         self.say(bytes(respond(request, status)))
 
+    async def eventually(self, holds: Callable[[], bool], within_s: float = 30.0) -> None:
+        """Raises TimeoutError."""
+        async with asyncio.timeout(within_s):
+            while not holds():
+                await asyncio.sleep(0.01)
+
     async def until(self, status: int, method: str = "INVITE") -> SipResponse:
         """Waits for the first such answer."""
-        async with asyncio.timeout(30):
-            while status not in self.statuses(method):
-                await asyncio.sleep(0.01)
+        await self.eventually(lambda: status in self.statuses(method))
         answers = [each for each in self.messages() if isinstance(each, SipResponse) and each.status_code == status]
         return next(each for each in answers if each.cseq is not None and each.cseq.method == method)
 
     async def call(self, name: str, extra: str = "") -> str:
         """A call that goes on; our tag."""
         self.say(sip("INVITE", name, extra=extra))
-        async with asyncio.timeout(30):
-            while not any(data.startswith(b"SIP/2.0 200") and name.encode() in data for data in self.sent):
-                await asyncio.sleep(0.01)
-        answer = next(data for data in self.sent if data.startswith(b"SIP/2.0 200") and name.encode() in data)
+
+        def answers() -> list[bytes]:
+            return [data for data in self.sent if data.startswith(b"SIP/2.0 200") and name.encode() in data]
+
+        await self.eventually(lambda: bool(answers()))
+        answer = answers()[0]
         tag = answer.decode().partition("To: ")[2].partition(";tag=")[2].partition("\r\n")[0]
         self.say(sip("ACK", name, to=tag, branch=f"ack{name}", body=""))
         return tag

@@ -159,7 +159,7 @@ def called(policy: Policy, sound: Pcm, outbound: bool = True) -> tuple[list[dict
             call.hear(sound[at : at + HZ // 50], HZ)
             await asyncio.sleep(0.02)
         await asyncio.sleep(20)
-        call.close()
+        call.close("over")
         return rig
 
     return told, leg, virtual_time.run(main())

@@ -21,6 +21,7 @@ MESSAGE = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 4\r\n\r\nbody"
 class Recording:
     def __init__(self) -> None:
         self.got: list[tuple[bytes, Peer]] = []
+        self.lost: list[Peer] = []
 
     def __call__(self, data: bytes, peer: Peer) -> None:
         self.got.append((data, peer))
@@ -28,7 +29,7 @@ class Recording:
 
 @asynccontextmanager
 async def sockets(received: Recording, ca: Path | str = "") -> AsyncIterator[SipSockets]:
-    made = SipSockets(received, str(ca))
+    made = SipSockets(received, received.lost.append, str(ca))
     try:
         yield made
     finally:
@@ -46,6 +47,25 @@ async def test_a_message_and_its_answer_go_over_one_connection(tmp_path: Path) -
         server.send(MESSAGE, peer)
         await eventually(lambda: bool(here.got), "the answer arrives")
         assert here.got == [(MESSAGE, Peer("tls", "127.0.0.1", port))]
+
+
+async def test_a_connection_is_kept_open_and_its_end_is_told() -> None:
+    there, here = Recording(), Recording()
+    async with sockets(here) as client:
+        async with sockets(there) as server:
+            peer = Peer("tcp", "127.0.0.1", await server.start("127.0.0.1", 0))
+            client.ping(peer)
+            assert not client._connecting, "for a ping nobody is connected to"
+            client.send(MESSAGE, peer)
+            await eventually(lambda: bool(there.got), "the message arrives")
+            for _ in range(2):
+                client.ping(peer)
+            await eventually(lambda: len(there.got) == 1, "a ping is no message")
+            assert not here.lost
+        await eventually(lambda: here.lost == [peer], "its end is told")
+        assert not here.got, "nor is a pong"
+        client.send(MESSAGE, peer)
+        await eventually(lambda: here.lost == [peer, peer], "and that none can be made")
 
 
 @pytest.mark.parametrize(("trusted", "name"), [(False, "localhost"), (True, "sip.example.com")])
