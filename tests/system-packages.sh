@@ -10,7 +10,9 @@ declare -A wanted=(
   [sox]=sox
   [baresip]=baresip-core
   [sipp]=sip-tester
+  [kamailio]=kamailio-tls-modules
   [chromium]=chromium
+  [turnserver]=coturn
   [npm]=npm
   [docker-compose]=docker-compose
 )
@@ -33,6 +35,10 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "The tests need Debian packages and I may not install them. Run: sudo apt-get install ${missing[*]}" >&2
     exit 1
   fi
+fi
+# The tests start a kamailio of their own; a service beside it would take the SIP port of this machine.
+if [[ " ${missing[*]} " == *kamailio* ]] && [ -d /run/systemd/system ]; then
+  "${as_root[@]}" systemctl mask --quiet kamailio.service
 fi
 export DEBIAN_FRONTEND=noninteractive
 "${as_root[@]}" apt-get update -qq

@@ -136,6 +136,7 @@ class SipEndpoint:
         self._arm()
 
     def _lost(self, peer: Peer) -> None:
+        self._transactions.lost(peer)
         if self.registration is not None:
             self.registration.lost(peer)
 
@@ -244,7 +245,9 @@ class SipEndpoint:
         return False
 
     def _here(self, peer: Peer) -> Here:
-        port = self.tls_port if peer.transport == "tls" and self.tls_port is not None else self.port
+        port = self.port
+        if peer.transport == "tls":  # who does not listen for it is reached on the connection that there is
+            port = self.tls_port or self._sockets.local_port(peer) or port
         return Here(self._sip.public_address or _local_address(self._sip.host, peer), port, peer.transport)
 
     # --- we call ------------------------------------------------
@@ -279,6 +282,8 @@ class SipEndpoint:
     async def _dialog_to(self, target: str, caller: str) -> Dialog:
         """Raises Unreachable."""
         peer = await resolve(target, self.config.trunk.transport)
+        if not await self._sockets.connect(peer):
+            raise Unreachable(f"no connection to {peer.host}:{peer.port} by {peer.transport}")
         return Dialog.calling(target, caller, secrets.token_hex(16), peer, self._here(peer))
 
     # --- what calls need ------------------------------------------------

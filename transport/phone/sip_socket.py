@@ -27,6 +27,14 @@ _PING, _PONG = b"\r\n\r\n", b"\r\n"
 Received = Callable[[bytes, Peer], None]
 
 
+class _Connecting:
+    """A connection that is being made. ``data``: what waits for it; ``made``: whether it worked."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.made: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+
 class SipSockets:
     """``received(data, peer)`` and ``lost(peer)`` (a connection is over, or could not be made) are called on the loop.
     ``ca``: a file of the authorities that certify those to whom we connect by TLS; "": the system's."""
@@ -39,7 +47,7 @@ class SipSockets:
         self._udp: asyncio.DatagramTransport | None = None
         self._servers: list[asyncio.Server] = []
         self._connections: dict[Peer, asyncio.StreamWriter] = {}
-        self._connecting: dict[Peer, list[bytes]] = {}
+        self._connecting: dict[Peer, _Connecting] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
@@ -69,7 +77,7 @@ class SipSockets:
 
     async def _listen(self, transport: str, host: str, port: int, context: ssl.SSLContext | None = None) -> int:
         server = await asyncio.start_server(
-            lambda reader, writer: self._serve(transport, reader, writer),
+            lambda reader, writer: self._spawn(self._serve(transport, reader, writer)),
             host,
             port,
             limit=MAX_HEADER_BYTES,
@@ -88,11 +96,20 @@ class SipSockets:
             return
         if (writer := self._connections.get(peer)) is not None:
             writer.write(data)
-        elif (waiting := self._connecting.get(peer)) is not None:
-            waiting.append(data)
         else:
-            self._connecting[peer] = [data]
-            self._spawn(self._connect(peer))
+            self._begun(peer).data.append(data)
+
+    async def connect(self, peer: Peer) -> bool:
+        """Whether there is a connection, made now if need be. (UDP needs none.)"""
+        if peer.transport == "udp" or peer in self._connections:
+            return True
+        return await asyncio.shield(self._begun(peer).made)  # others may wait for it too
+
+    def local_port(self, peer: Peer) -> int | None:
+        """Ours, of the connection to them; None: there is none."""
+        writer = self._connections.get(peer)
+        port: int | None = writer.get_extra_info("sockname")[1] if writer is not None else None
+        return port
 
     def ping(self, peer: Peer) -> None:
         """Keeps open what leads from them to us: a NAT's binding, a connection. Opens none."""
@@ -119,6 +136,13 @@ class SipSockets:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _begun(self, peer: Peer) -> _Connecting:
+        """A connection that is being made."""
+        if peer not in self._connecting:
+            self._connecting[peer] = _Connecting()
+            self._spawn(self._connect(peer))
+        return self._connecting[peer]
+
     async def _connect(self, peer: Peer) -> None:
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -127,10 +151,12 @@ class SipSockets:
                 )
         except (OSError, TimeoutError) as error:
             log.warning("no SIP connection to %s:%d: %s", peer.host, peer.port, error)
-            del self._connecting[peer]
+            self._connecting.pop(peer).made.set_result(False)
             self._lost(peer)
             return
-        for data in self._connecting.pop(peer):
+        self._connections[peer], connecting = writer, self._connecting.pop(peer)
+        connecting.made.set_result(True)
+        for data in connecting.data:
             writer.write(data)
         await self._read(reader, writer, peer)
 
@@ -148,10 +174,6 @@ class SipSockets:
             log.warning("too many SIP connections: one from %s is closed", host)
             writer.close()
             return
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         await self._read(reader, writer, Peer(transport, host, port))
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer) -> None:

@@ -37,6 +37,8 @@ class _Transaction:
     """Of theirs: our last. Of ours: the final one."""
     heard: Callable[[SipResponse | None], None] | None = None
     """Of ours: who wants the answers; None in it: there will be none."""
+    heard_of: bool = False
+    """Of ours: something came back."""
     ack: SipRequest | None = None
     interval_s: float = T1_S
     again_s: float = float("inf")
@@ -141,10 +143,18 @@ class Transactions:
         self._send(request, peer)
         self._schedule(transaction, again_s=float("inf") if peer.reliable else now + T1_S, over_s=now + LIFE_S)
 
+    def lost(self, peer: Peer) -> None:
+        """The connection to them is over, or could not be made: what nobody took notice of is given up (RFC 3261
+        section 17.1.4); else they may still answer, on another."""
+        for transaction in [*self._all.values()]:
+            if transaction.heard is not None and not transaction.heard_of and transaction.peer == peer:
+                self._end(transaction)
+
     def _answered(self, response: SipResponse, now: float) -> None:
         transaction = self._all.get(_client_key(response))
         if transaction is None or transaction.heard is None:
             return
+        transaction.heard_of = True
         invite = transaction.request.method == "INVITE"
         if transaction.answer is not None:
             if invite and response.status_code >= 300 and transaction.ack is not None:

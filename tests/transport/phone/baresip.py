@@ -89,15 +89,18 @@ class Baresip:
         name: str = "alice",
         params: str = "",
         more: str = "",
+        registrar: str = "",
     ) -> AsyncIterator[Baresip]:
-        """``params``: of the account. ``more``: lines of its configuration."""
+        """``params``: of the account. ``more``: lines of its configuration. ``registrar``: where the account is; "":
+        here."""
         folder.mkdir()
         sip, control, rtp = free_port(socket.SOCK_DGRAM), free_port(), free_port(socket.SOCK_DGRAM) // 2 * 2
         text = CONFIG.format(
             sip=sip, control=control, source=source, folder=folder, rtp=rtp, rtp_last=rtp + 20, modules=MODULES
         )
         (folder / "config").write_text(text + more)
-        (folder / "accounts").write_text(f"<sip:{name}@127.0.0.1:{sip}>;regint=0;audio_codecs={codec}{params}\n")
+        where = f"{registrar}>;regint=60" if registrar else f"127.0.0.1:{sip}>;regint=0"
+        (folder / "accounts").write_text(f"<sip:{name}@{where};audio_codecs={codec}{params}\n")
         (folder / "contacts").write_text("")
         log = (folder / "log").open("wb")
         process = await asyncio.create_subprocess_exec("baresip", "-f", str(folder), stdout=log, stderr=log)

@@ -17,6 +17,7 @@ from tests.transport.live import PATIENCE_S, LiveServer
 from transport.phone.call import PhoneCall
 from transport.phone.config import PhoneConfig, SipConfig
 from transport.phone.policy import Policy
+from transport.phone.sip_call import SipCall
 from transport.phone.sip_endpoint import SipEndpoint
 
 SIP = SipConfig(port=0, rtp_ports=(20000, 20399))
@@ -49,6 +50,12 @@ async def eventually(holds: Callable[[], bool], what: str) -> None:
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"never happened: {what}") from None
+
+
+def leg(server: LiveServer) -> SipCall:
+    """Of the only call."""
+    (found,) = endpoint(server)._calls.values()
+    return found
 
 
 async def call_id(server: LiveServer) -> str:

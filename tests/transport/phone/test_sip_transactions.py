@@ -135,6 +135,18 @@ def test_a_request_is_sent_again_until_it_is_given_up() -> None:
     assert not len(bench.transactions)
 
 
+def test_where_there_is_no_connection_nobody_is_waited_for() -> None:
+    bench = Bench()
+    heard: dict[str, list[SipResponse | None]] = {"nothing": [], "ringing": [], "elsewhere": []}
+    for name, peer in (("nothing", TCP), ("ringing", TCP), ("elsewhere", UDP)):
+        bench.transactions.start(request(branch=f"z9hG4bK{name}"), peer, 0.0, heard[name].append)
+    bench.receive(respond(request(branch="z9hG4bKringing"), 180))
+    bench.transactions.lost(TCP)
+    assert heard["nothing"] == [None]
+    assert [answer is None for answer in heard["ringing"]] == [False], "they may call back"
+    assert heard["elsewhere"] == []
+
+
 def test_over_tcp_nothing_is_said_twice() -> None:
     bench = Bench()
     _, heard = asked(bench, "INVITE", TCP)
