@@ -11,6 +11,7 @@ declare -A wanted=(
   [baresip]=baresip-core
   [sipp]=sip-tester
   [kamailio]=kamailio-tls-modules
+  [twinkle-console]=twinkle-console
   [chromium]=chromium
   [turnserver]=coturn
   [npm]=npm

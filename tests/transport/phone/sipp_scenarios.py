@@ -131,6 +131,9 @@ SCENARIOS |= {
     "trunk": asked("INVITE") + reply(401, "Unauthorized", CHALLENGE) + asked("ACK")
     + verified("INVITE") + reply(180, "Ringing") + pause(300)
     + reply(200, "OK", body=SDP.format(codec=0, name="PCMU")) + asked("ACK") + asked("BYE") + reply(200, "OK", tag=""),
+    # Called twice: by us, and by whom we sent on, in the place of our call. Either hangs up.
+    "replaced callee": asked("INVITE") + reply(180, "Ringing")
+    + reply(200, "OK", body=SDP.format(codec=0, name="PCMU")) + asked("ACK") + asked("BYE") + reply(200, "OK", tag=""),
     "busy callee": asked("INVITE") + reply(486, "Busy Here") + asked("ACK"),
     "ringing callee": asked("INVITE") + reply(180, "Ringing") + asked("CANCEL") + reply(200, "OK") + pause(100),
 }  # fmt: skip

@@ -21,12 +21,14 @@ pytestmark = pytest.mark.phone
 
 
 @asynccontextmanager
-async def playing(folder: Path, scenario: str) -> AsyncIterator[int]:
-    """sipp waits as the scenario says, and must have had it all; gives its port."""
+async def playing(folder: Path, scenario: str, calls: int = 1) -> AsyncIterator[int]:
+    """sipp waits as the scenario says, and must have had it all; gives its port. Its ``*_messages.log`` is in the
+    folder."""
     path = folder / "scenario.xml"
     path.write_text(text(scenario))
     port, media = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM) // 2 * 2
-    options = f"-sf {path} -m 1 -p {port} -mp {media} -i 127.0.0.1 -mi 127.0.0.1 -nostdin -trace_err -timeout 100"
+    options = f"-sf {path} -m {calls} -p {port} -mp {media} -i 127.0.0.1 -mi 127.0.0.1"
+    options += " -nostdin -trace_err -trace_msg -timeout 100"
     process = await asyncio.create_subprocess_exec(
         "sipp", *options.split(), cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
