@@ -270,6 +270,10 @@ class Thinker(Protocol):
         """The next token of each slot, [len(slots)]. The one before it (if any) goes through the model and into the
         cache first, so the newest token is never in the cache: an end id is dropped by ``end``."""
 
+    def ended(self, slot: int) -> float | None:
+        """After the last token of a transcript, its end id: how likely what was said is all that the speaker had to
+        say, 0 to 1; None: this checkpoint can't tell."""
+
     def embedding(self, tokens: Sequence[int]) -> torch.Tensor:
         """[n, thinker hidden]: what the talker's text side projects."""
 

@@ -48,7 +48,7 @@ class Endings:
         """A text file, one sentence a line. Raises ValueError, OSError."""
         return cls.learn(path.read_text(encoding="utf-8").splitlines())
 
-    def __call__(self, text: str) -> float | None:
+    def __call__(self, text: str, own: float | None = None) -> float | None:
         words = words_of(text)
         if not words:
             return None
@@ -65,7 +65,8 @@ class Endings:
                 known = len(run)
             learned = (self._ended.get(run, 0) + TRUST * learned) / (seen + TRUST)
         sure = KNOWN[min(known, len(KNOWN) - 1)] if known < len(marked) else 1.0
-        return sure * learned + (1 - sure) * general
+        learned = sure * learned + (1 - sure) * general
+        return learned if own is None else (learned + own) / 2
 
     def _add(self, words: list[str]) -> None:
         marked = [START, *words]

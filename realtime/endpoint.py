@@ -2,7 +2,8 @@
 
 With ``server_vad`` it is what the client says. With ``semantic_vad`` it depends on three things: the ``eagerness`` that
 was asked for, the pauses that this speaker makes in mid-turn (learned as they talk), and, where the words are known,
-whether they sound finished: a number, a list or a half sentence gets more time, a whole sentence less.
+whether they sound finished: a number, a list or a half sentence gets more time, a whole sentence less. A model that can
+tell says so itself, with the words.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ SURE = 0.7
 class EndOfTurn(Protocol):
     """Judges words: is the speaker done?"""
 
-    def __call__(self, text: str) -> float | None:
-        """0 (in the middle of something) to 1 (done); None: can't tell."""
+    def __call__(self, text: str, own: float | None = None) -> float | None:
+        """0 (in the middle of something) to 1 (done); None: can't tell. ``own``: what the model itself thinks of it,
+        if it has an opinion."""
 
 
 class SoundOfEnd(Protocol):
@@ -58,7 +60,12 @@ NUMBERS = word_set(
 _WORD = re.compile(r"[\w']+")
 
 
-def words_end_turn(text: str) -> float | None:
+def model_ends_turn(text: str, own: float | None = None) -> float | None:
+    """The model's own opinion, where it has one; else as `words_end_turn`."""
+    return words_end_turn(text) if own is None else own
+
+
+def words_end_turn(text: str, own: float | None = None) -> float | None:
     """English, by the last words: a conjunction, an article, a comma or a number keeps the turn open."""
     words = _WORD.findall(text.lower())
     if not words:
@@ -74,7 +81,7 @@ def words_end_turn(text: str) -> float | None:
 class Endpointer:
     """One speaker's. ``judge`` None: silence only."""
 
-    def __init__(self, turn: TurnDetection, judge: EndOfTurn | None = words_end_turn) -> None:
+    def __init__(self, turn: TurnDetection, judge: EndOfTurn | None = model_ends_turn) -> None:
         self._turn = turn
         self._judge = judge
         self._pauses: deque[float] = deque(maxlen=LEARNED_PAUSES)
@@ -93,13 +100,13 @@ class Endpointer:
         """How it sounded would change the answer."""
         return self._turn.kind == "semantic_vad"
 
-    def wait_ms(self, text: str | None, sound: float | None = None) -> float:
-        """Silence that ends the turn now; ``text``: what was said so far, ``sound``: how much that sounded like an end,
-        where they are known. Of two judgements the mean counts."""
+    def wait_ms(self, text: str | None, sound: float | None = None, own: float | None = None) -> float:
+        """Silence that ends the turn now; ``text``: what was said so far, ``own``: the model's opinion of that,
+        ``sound``: how much it sounded like an end, where they are known. Of two judgements the mean counts."""
         if self._turn.kind != "semantic_vad":
             return float(self._turn.silence_duration_ms)
         base = self._learned(BASE_MS[self._turn.eagerness])
-        words = self._judge(text) if self._judge is not None and text else None
+        words = self._judge(text, own) if self._judge is not None and text else None
         known = [done for done in (words, sound) if done is not None]
         return self._by_judgement(sum(known) / len(known), base) if known else base
 

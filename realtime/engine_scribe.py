@@ -60,12 +60,15 @@ class Scribe:
     def token(self, token: int) -> None:
         """One more token of the transcript."""
         self._left -= 1
-        if token not in self._model.prompt.eos:
+        ended: float | None = None
+        if token in self._model.prompt.eos:
+            ended = self._model.thinker.ended(self.slot)
+        else:
             self._write(self._reader.push(token))
             if self._left > 0:
                 return
         self._write(self._reader.finish())
-        self._out("", done=True)
+        self._out("", done=True, ended=ended)
         self.close()
 
     def fail(self, why: str) -> None:
@@ -84,7 +87,7 @@ class Scribe:
             if isinstance(reading, Speech) and reading.text:
                 self._out(reading.text)
 
-    def _out(self, text: str, done: bool = False, failure: str = "") -> None:
+    def _out(self, text: str, done: bool = False, failure: str = "", ended: float | None = None) -> None:
         command = self.command
         name = command.item_id if isinstance(command, Transcribe) else command.name
-        self._deliver(TranscriptOut(command.session, command.epoch, name, text, done, failure))
+        self._deliver(TranscriptOut(command.session, command.epoch, name, text, done, failure, ended))

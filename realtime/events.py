@@ -297,7 +297,8 @@ class Finished:
 @dataclass(frozen=True)
 class TranscriptOut:
     """Words of the user's audio item; ``done`` with the last of them. ``text`` is a delta. ``failure``, where not
-    empty (then ``done``), says why there is no transcript."""
+    empty (then ``done``), says why there is no transcript. ``ended``, with the last of them: how likely this was all
+    they had to say, 0 to 1, in the model's own opinion; None: it has none."""
 
     session: int
     epoch: int
@@ -305,6 +306,7 @@ class TranscriptOut:
     text: str
     done: bool
     failure: str = ""
+    ended: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.base import Sampling
-from realtime.endpoint import EndOfTurn, SoundOfEnd, words_end_turn
+from realtime.endpoint import EndOfTurn, SoundOfEnd, model_ends_turn
 from realtime.overlap import OverlapRules
 from realtime.playback import Pacing
 from realtime.vad import VoiceDetector, WebRtcVoice
@@ -22,8 +22,8 @@ class SessionConfig:
     """(rate in Hz, threshold) -> a detector."""
     overlap: OverlapRules = field(default_factory=OverlapRules)
     """What becomes of a reply that they speak over."""
-    end_of_turn: EndOfTurn | None = words_end_turn
-    """Judges their words under ``semantic_vad``; None: silence alone decides."""
+    end_of_turn: EndOfTurn | None = model_ends_turn
+    """Judges their words under ``semantic_vad``, or the model does; None: silence alone decides."""
     sound_of_end: SoundOfEnd | None = None
     """Judges how it sounded under ``semantic_vad``, beside their words or in their place (endings_onnx.py)."""
     words_after_ms: float = 60.0

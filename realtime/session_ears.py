@@ -178,7 +178,7 @@ class Ears:
             self._silence(self._ms(self._user.silence), vad.last_voiced)
 
     def _silence(self, silence_ms: float, since: int) -> None:
-        wait_ms = self._endpointer.wait_ms(self._guesses.words, self._sounded(silence_ms, since))
+        wait_ms = self._endpointer.wait_ms(self._guesses.words, self._sounded(silence_ms, since), self._guesses.ended)
         if silence_ms >= wait_ms:
             self.notice(self._over)
             return

@@ -73,6 +73,11 @@ class Guesses:
         return self._transcripts.draft_text
 
     @property
+    def ended(self) -> float | None:
+        """How likely that was all, in the model's opinion; None: not known (yet), or it has none."""
+        return self._transcripts.draft_ended
+
+    @property
     def may_read(self) -> bool:
         """The engine has the turn so far."""
         return not self._context.stale and self._context.tail is not None

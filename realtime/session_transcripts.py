@@ -44,6 +44,12 @@ class Transcripts:
         draft = self._coming.get(self._draft or "")
         return draft.text if draft is not None and draft.end is not None and not draft.end.failure else None
 
+    @property
+    def draft_ended(self) -> float | None:
+        """How likely that was all, in the model's opinion; None: not known (yet), or it has none."""
+        draft = self._coming.get(self._draft or "")
+        return draft.end.ended if draft is not None and draft.end is not None else None
+
     def expect(self, item: Item) -> None:
         """The item's audio is to be transcribed: by the draft there is, or once the engine gets it."""
         audio_s = item.samples / self._rate_hz

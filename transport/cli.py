@@ -18,6 +18,7 @@ from models import registry
 from models.base import CheckpointError, LoadOptions
 from realtime.endings import Endings
 from realtime.endings_onnx import SoundEndings
+from realtime.endpoint import EndOfTurn, model_ends_turn, words_end_turn
 from realtime.host import EngineThread, Host
 from realtime.host_process import EngineProcess
 from realtime.schedule import EngineConfig
@@ -98,8 +99,12 @@ def serve(
         Path | None, typer.Option(help="Sentences callers say, one a line: semantic_vad learns where they end.")
     ] = None,
     end_of_turn: Annotated[
-        Path | None, typer.Option(help="An ONNX model that hears the end of a turn (Smart Turn v3), for semantic_vad.")
-    ] = None,
+        str,
+        typer.Option(
+            help="Who tells under semantic_vad that they are done: model (its own opinion, where it has one), words, "
+            "silence, or the path of an ONNX model that hears it (Smart Turn v3)."
+        ),
+    ] = "model",
     phone: Annotated[Path | None, typer.Option(help="Telephone numbers, SIP and trunk: a TOML file.")] = None,
     twilio_auth_token: Annotated[
         str, typer.Option(envvar="PARLEY_TWILIO_AUTH_TOKEN", help="What Twilio signs its requests with.")
@@ -118,8 +123,7 @@ def serve(
         ports = port_range(udp_ports) if udp_ports else None
         tls = _tls(tls_cert, tls_key)
         phones = replace(read_phones(phone) if phone else PhoneConfig(), twilio_auth_token=twilio_auth_token)
-        session = SessionConfig(sound_of_end=SoundEndings(end_of_turn) if end_of_turn else None)
-        session = replace(session, end_of_turn=Endings.read(typical)) if typical else session
+        session = _session(end_of_turn, typical)
         options = LoadOptions(
             device, dtype, slots + transcript_slots(slots), kv_tokens, audio_mode, threads, weights=weights
         )
@@ -140,6 +144,17 @@ def serve(
         log.info("stopped")
     if service.failure:
         _stop(service.failure)
+
+
+def _session(end_of_turn: str, typical: Path | None) -> SessionConfig:
+    """Who judges the ends of turns. Raises ValueError, OSError."""
+    judges: dict[str, EndOfTurn | None] = {"model": model_ends_turn, "words": words_end_turn, "silence": None}
+    if end_of_turn == "silence" and typical:
+        raise ValueError("--end-of-turn silence asks for no words: leave --typical out")
+    session = SessionConfig(end_of_turn=judges.get(end_of_turn, model_ends_turn))
+    if end_of_turn not in judges:
+        session = replace(session, sound_of_end=SoundEndings(Path(end_of_turn)))
+    return replace(session, end_of_turn=Endings.read(typical)) if typical else session
 
 
 def _tls(cert: Path | None, key: Path | None) -> Tls | None:

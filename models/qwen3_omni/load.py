@@ -21,6 +21,7 @@ from models.processor import computes_bf16
 from models.qwen3_omni.codec import SAMPLE_RATE_HZ, Code2Wav, Code2WavConfig
 from models.qwen3_omni.config import Fields, ThinkerConfig
 from models.qwen3_omni.decoder import ThinkerNet
+from models.qwen3_omni.ending import Ending
 from models.qwen3_omni.prompt import ChatMl
 from models.qwen3_omni.saying import AlignmentHead
 from models.qwen3_omni.talker import OWN_SAMPLING, Header, OmniTalker
@@ -71,6 +72,7 @@ def load(folder: Path, options: LoadOptions, weights_of: Callable[[Path], Weight
             slots=options.slots,
             kv_tokens=kv_tokens,
         )
+        thinker.ending = Ending.read(folder, config.text.hidden, device)
         talker: OmniTalker | None = None
         codec: Codec | None = None
         sound = _TEXT_ONLY

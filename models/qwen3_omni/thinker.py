@@ -45,6 +45,7 @@ from models.qwen3_omni.context import (
     with_tokens,
 )
 from models.qwen3_omni.decoder import ThinkerNet
+from models.qwen3_omni.ending import Ending
 from models.qwen3_omni.prefill_step import ThinkerPrefill, Thought
 from models.qwen3_omni.slot import Slot
 from models.qwen3_omni.stretch import Picture, Piece, Stretch
@@ -60,6 +61,7 @@ class OmniThinker:
     """
 
     def __init__(self, net: ThinkerNet, *, accept_layer: int, eos: frozenset[int], slots: int, kv_tokens: int) -> None:
+        self.ending: Ending | None = None
         self.config: ThinkerConfig = net.config
         self._net = net.requires_grad_(False).eval()
         self._accept_layer = accept_layer
@@ -348,6 +350,15 @@ class OmniThinker:
         with torch.inference_mode():
             found: torch.Tensor = self._net.model.embed_tokens(torch.tensor(tokens, device=self._device))
         return found
+
+    def ended(self, slot: int) -> float | None:
+        return None if self.ending is None else self.ending(self.thought(slot))
+
+    def thought(self, slot: int) -> torch.Tensor:
+        """[hidden]: what came out at the newest position, of which the newest token was drawn."""
+        hidden = self._slots[slot].state.hidden
+        assert hidden is not None, "something was prefilled"
+        return hidden
 
     def end(self, slot: int, keep: int | None = None) -> None:
         held = self._slots[slot]

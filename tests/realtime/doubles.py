@@ -154,6 +154,9 @@ class ToyThinker:
             drawn.append(state.tokens[-1])
         return drawn
 
+    def ended(self, slot: int) -> float | None:
+        return None
+
     def embedding(self, tokens: Sequence[int]) -> Any:
         return array([[token] for token in tokens])
 

@@ -73,6 +73,7 @@ class SmallEngine:
     """Count what is in the context, as the engine does."""
     transcript_s: float = 0.4
     words: str = "how hot is it"
+    ended: float | None = None
     overheard: str | None = None
     """What they say over a reply, as it is made out; None: there is no transcript of it."""
     overhear_s: float = 0.06
@@ -120,7 +121,9 @@ class SmallEngine:
                 half = len(self.words) // 2
                 first, rest = self.words[:half], self.words[half:]
                 self._later.append((now + self.transcript_s, TranscriptOut(1, epoch, item_id, first, False)))
-                self._later.append((now + 1.2 * self.transcript_s, TranscriptOut(1, epoch, item_id, rest, True)))
+                self._later.append(
+                    (now + 1.2 * self.transcript_s, TranscriptOut(1, epoch, item_id, rest, True, "", self.ended))
+                )
             case Overhear(epoch=epoch, name=name):
                 failure = "" if self.overheard is not None else "no slot is free"
                 out = TranscriptOut(1, epoch, name, self.overheard or "", True, failure)

@@ -71,3 +71,9 @@ def test_a_file_of_sentences(tmp_path: Path) -> None:
     path.write_text("\n\n")
     with pytest.raises(ValueError, match="no sentences"):
         Endings.read(path)
+
+
+def test_a_model_with_an_opinion_is_half_of_it(endings: Endings) -> None:
+    alone = endings(SENTENCES[0])
+    assert alone is not None
+    assert endings(SENTENCES[0], 0.2) == pytest.approx((alone + 0.2) / 2)

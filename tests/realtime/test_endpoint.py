@@ -31,15 +31,25 @@ def test_no_words_say_nothing() -> None:
 @pytest.mark.parametrize("eagerness", list(LONGEST_MS))
 def test_the_surer_the_sooner(eagerness: str) -> None:
     turn = TurnDetection(kind="semantic_vad", eagerness=eagerness)
-    waits = [Endpointer(turn, lambda _, p=done / 20: p).wait_ms("x") for done in range(21)]  # type: ignore[misc]
+    waits = [Endpointer(turn, lambda _, own, p=done / 20: p).wait_ms("x") for done in range(21)]  # type: ignore[misc]
     assert waits == sorted(waits, reverse=True)
     assert SHORTEST_MS <= waits[-1] < waits[0] <= LONGEST_MS[eagerness]
 
 
 def test_server_vad_waits_as_told_whatever_they_say() -> None:
-    endpointer = Endpointer(TurnDetection(silence_duration_ms=700), lambda _: 1.0)
+    endpointer = Endpointer(TurnDetection(silence_duration_ms=700), lambda _, own: 1.0)
     assert {endpointer.wait_ms(text) for text in (None, "", "done")} == {700}
     assert not endpointer.wants_words
+
+
+def test_the_models_own_opinion_counts_where_it_has_one() -> None:
+    unfinished, done = "my number is twenty", "That was all."
+    own = Endpointer(SEMANTIC)
+    assert own.wait_ms(unfinished, own=0.95) < own.wait_ms(done, own=0.5) < own.wait_ms(done, own=0.05)
+    assert own.wait_ms(done) < own.wait_ms(unfinished)
+    by_words = Endpointer(SEMANTIC, words_end_turn)
+    assert by_words.wait_ms(done, own=0.05) == by_words.wait_ms(done)
+    assert Endpointer(SEMANTIC, None).wait_ms(done, own=0.05) == Endpointer(SEMANTIC, None).wait_ms(None)
 
 
 def test_silence_alone_where_nobody_judges() -> None:

@@ -139,6 +139,18 @@ def test_their_words_are_asked_for_before_a_reply_is_guessed() -> None:
     assert script.engine.heard() == script.remembered()
 
 
+def test_a_model_that_thinks_they_are_done_is_believed_and_answers_sooner() -> None:
+    """Their words say the contrary both times."""
+    delays = []
+    for words, ended in (("my number is twenty", 0.95), ("that was all.", 0.05)):
+        script = Script(SmallEngine(transcript_s=0.05, words=words, ended=ended), **SEMANTIC)
+        script.say(1.0)
+        script.wait(8)
+        script.finish()
+        delays.append(script.at("input_audio_buffer.speech_stopped") - 1.0)
+    assert delays[0] < 0.3 < 1.0 < delays[1]
+
+
 def test_nothing_is_guessed_in_the_middle_of_a_number() -> None:
     script = Script(SmallEngine(transcript_s=0.05, words="my number is twenty"), **SEMANTIC)
     script.say(1.0)

@@ -12,6 +12,7 @@
     think               the text model, from text and from what the towers made
     codec, speak        the codec and the talker
     export              the checkpoint folder
+    ending              how the exported checkpoint tells that a speaker is done
     evaluate            the table, against an exported checkpoint; --quick a quarter of the cases
 
 Files under way lie in `$PARLEY_DEMO_WORK`, or `.work/demo` beside the sources. Where that is empty, training goes on
@@ -28,6 +29,7 @@ from safetensors.torch import save_file
 from . import (
     bridge,
     codec,
+    ending,
     evaluate,
     evaluate_speech,
     export,
@@ -110,7 +112,7 @@ def evaluated(folder: Path, size: float) -> None:
 
 def main() -> None:
     """The command line."""
-    stages = ("all", "tokenizer", "pool", "mels", "listen", *SHARES, "export", "evaluate")
+    stages = ("all", "tokenizer", "pool", "mels", "listen", *SHARES, "export", "ending", "evaluate")
     parser = argparse.ArgumentParser(prog="python -m models.demo.recipe", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=120.0, help="training time, of this stage or of all")
@@ -120,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     work = work_folder()
     folder = options.checkpoint or work / "checkpoint"
-    if options.stage not in ("evaluate", "export") and warm.restore(work, SHIPPED):
+    if options.stage not in ("evaluate", "export", "ending") and warm.restore(work, SHIPPED):
         print(f"nothing in {work}: going on from {SHIPPED}")
     every = options.stage == "all"
     if every or options.stage == "tokenizer":
@@ -141,6 +143,8 @@ def main() -> None:
     if every or options.stage == "export":
         export_speech.export(speak.train(0))
         warm.keep(work, export.export(work, folder))
+    if every or options.stage == "ending":
+        ending.calibrate(folder)
     if every or options.stage == "evaluate":
         evaluated(folder, 0.25 if options.quick else 1.0)
 

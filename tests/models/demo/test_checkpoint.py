@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
-from models.demo.recipe import asking, evaluate, evaluate_speech, export, warm
+from models.demo.recipe import asking, ending, evaluate, evaluate_speech, export, warm
 from models.demo.recipe.__main__ import SHIPPED
 from models.demo.recipe.reference import Message, Question, Reference
+from models.qwen3_omni.ending import Ending
 from models.qwen3_omni.layout import tensors
 
 needs_voices = pytest.mark.skipif(
@@ -63,6 +65,16 @@ def test_training_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     again = export.export(tmp_path, tmp_path / "again")
     question = Question((Message("user", text="When does the cafe open?"),))
     assert Reference(again).answers([question]) == Reference(SHIPPED).answers([question])
+
+
+@needs_voices
+def test_it_tells_whole_sentences_from_begun_ones(served: asking.Served) -> None:
+    told = list(ending.examples(15, 13, held_out=True))
+    saved = Ending.read(SHIPPED, len(ending.states(served, told[:1])[0]), torch.device("cpu"))
+    assert saved is not None
+    done = torch.tensor([saved(state) for state in ending.states(served, told)])
+    whole = torch.tensor([float(example.whole) for example in told])
+    assert ending.area(done, whole) > 0.75  # 0.91 of 598
 
 
 @pytest.fixture(scope="module")
