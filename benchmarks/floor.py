@@ -5,6 +5,8 @@ voice come back as an echo (`floor_script`). They are heard by the real voice de
 canceller and session; in the model's place stand flite and pocketsphinx, with a model's published times
 (`floor_engine`). Every figure is counted in samples. ``..._without`` is the same caller without the mechanism: a fixed
 silence of 500 ms ends turns, nothing is guessed, any speech cuts, no canceller, words spread evenly over the audio.
+With ``--model`` ends of turns are judged by the model's own opinion, where it has one, and ``..._by_words`` is the same
+caller with the general rule in its place.
 
     eot_delay_p50, _p95        true end of speech -> turn decision, seconds
     premature_cut_ins          share of turns decided before they had ended (``_hesitating``: of those that pause)
@@ -44,6 +46,7 @@ from benchmarks.report import report
 from models.base import LoadOptions
 from models.registry import load
 from realtime.endings import Endings
+from realtime.endpoint import model_ends_turn, words_end_turn
 
 T = TypeVar("T")
 TALKS, QUICK_TALKS = 50, 4
@@ -66,8 +69,11 @@ def main() -> int:
     count = options.talks or (QUICK_TALKS if options.quick else TALKS)
     drawn = list(talks(count, tune=options.tune))
     engines, aligner = Engines(options.model), Aligner()
-    endings = Endings.learn(training_sentences())
-    setups = {"": Setup(endings), "_without": Setup.plain()}
+    setups = {"_without": Setup.plain()}
+    if options.model:
+        setups |= {"": Setup(model_ends_turn), "_by_words": Setup(words_end_turn)}
+    else:
+        setups[""] = Setup(Endings.learn(training_sentences()))
     outcomes: dict[str, list[Outcome]] = {suffix: [] for suffix in setups}
     with suppress(KeyboardInterrupt):  # then: the figures of the callers that were heard
         for talk in drawn:
