@@ -6,8 +6,12 @@ Each question is a call of its own, four at once. What the far end recorded is h
 grammar; an answer is right when every slot of the right reply is heard in it, in order. Telephone: SIP, mu-law; packets
 are lost both ways, and ours come late by as much as the jitter. WebRTC: aiortc's packets to us are lost.
 
-phone_right@loss_L_jitter_J, rtc_right@loss_L     share of right answers; L in %, J in ms
-rtc_said_right@loss_L                              the same by what the server says it said
+phone_right@loss_L_jitter_J, rtc_right@loss_L_...            share of right answers; L in %, J in ms
+phone_said_right@..., rtc_said_right@...                     the same by what the server says it said
+rtc_narrow_right@...                                         of what WebRTC brought, put through mu-law at 8 kHz at the
+                                                             ear: what the telephone's band costs, without its line
+ear_right, ear_phone_right                                   the ear's own: right replies by the voice that taught the
+                                                             model, as they are and in mu-law at 8 kHz, heard rightly
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from benchmarks.phone_callers import PACKET_S, SILENCE, SipCaller
 from benchmarks.report import report
 from models.base import Pcm
 from models.demo.recipe.evaluate import Examiner, is_right
+from models.demo.recipe.flite import speak
 from models.demo.recipe.grammar import Turn, spoken_words
 from models.demo.recipe.listen import Ear, domain_grammar
 from realtime.pcm import PCMU, decode, encode, resample, to_float, to_int16
@@ -53,6 +58,11 @@ class Answer:
     heard: Pcm
     """float32 at ``EAR_HZ``, as the far end has it."""
     said: str = ""
+
+    def note(self, event: dict[str, Any]) -> None:
+        """An event of the session."""
+        if event["type"] == "response.output_audio_transcript.done":
+            self.said = event["transcript"]
 
 
 class Asker(SipCaller):
@@ -108,23 +118,46 @@ class Said(MediaStreamTrack):
         return await self._inner.recv()
 
 
-async def over_phone(served: Served, question: Pcm, network: Network, seed: int) -> Answer:
+def numbers(folder: Path, asked: int) -> str:
+    """A telephone number for each question, TOML: its server writes down what is said there, and says nothing of it."""
+    return "".join(
+        f"[numbers.{number(n)}]\nrecordings = {json.dumps(str(folder / number(n)))}\nannouncement = ''\n"
+        for n in range(asked)
+    )
+
+
+def number(n: int) -> str:
+    """What is dialled for question n."""
+    return str(1000 + n)
+
+
+async def over_phone(served: Served, folder: Path, question: Pcm, network: Network, n: int) -> Answer:
     data = encode(resample(question, EAR_HZ, 8000), PCMU)
     frames = [data[at : at + 160].ljust(160, b"\xff") for at in range(0, len(data), 160)]
-    asker = Asker(served.sip, frames, network, seed)
-    await asker.call(TALK_S)
-    return Answer(asker.recording())
+    asker = Asker(served.sip, frames, network, seed=n)
+    await asker.call(TALK_S, number(n))
+    return Answer(asker.recording(), await written(folder / number(n)))
 
 
-async def over_rtc(served: Served, question: Pcm, network: Network, seed: int) -> Answer:
+async def written(folder: Path) -> str:
+    """What the one recording there says that we said; "" if it says nothing five seconds after the call."""
+    found = Answer(np.zeros(0, np.float32))
+    for _ in range(50):
+        for path in folder.glob("*.jsonl"):
+            whole, _, _ = path.read_text().rpartition("\n")
+            for line in whole.splitlines():
+                found.note(json.loads(line))
+            if found.said:
+                path.unlink()
+                return found.said
+        await asyncio.sleep(0.1)
+    return ""
+
+
+async def over_rtc(served: Served, _: Path, question: Pcm, network: Network, n: int) -> Answer:
     peer = RTCPeerConnection(RTCConfiguration([]))
     peer.addTrack(Said(resample(question, EAR_HZ, RATE_HZ)))
     answer, pieces = Answer(np.zeros(0, np.float32)), list[np.ndarray]()
-
-    def note(text: str) -> None:
-        event = json.loads(text)
-        if event["type"] == "response.output_audio_transcript.done":
-            answer.said = event["transcript"]
 
     async def listen(track: MediaStreamTrack) -> None:
         while True:
@@ -136,14 +169,14 @@ async def over_rtc(served: Served, question: Pcm, network: Network, seed: int) -
 
     listening: list[asyncio.Task[None]] = []
     peer.on("track", lambda track: listening.append(asyncio.create_task(listen(track))))
-    peer.createDataChannel("oai-events").on("message", note)
+    peer.createDataChannel("oai-events").on("message", lambda text: answer.note(json.loads(text)))
     try:
         await peer.setLocalDescription(await peer.createOffer())
         sdp = await offered(f"http://127.0.0.1:{served.http}", peer.localDescription.sdp)
         await peer.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
         while peer.connectionState != "connected":
             await asyncio.sleep(0.02)
-        impair(peer, network, seed)
+        impair(peer, network, seed=n)
         await asyncio.sleep(TALK_S)
     finally:
         await peer.close()
@@ -165,35 +198,57 @@ def right(turn: Turn, heard: Sequence[str]) -> bool:
     return True
 
 
-async def ask(served: Served, way: Any, cases: list[tuple[Turn, Pcm]], network: Network) -> dict[str, float]:
+def narrowed(pcm: Pcm) -> Pcm:
+    """float32 at ``EAR_HZ`` through mu-law at 8 kHz and back."""
+    return resample(decode(encode(resample(pcm, EAR_HZ, 8000), PCMU), PCMU), 8000, EAR_HZ)
+
+
+def ear_alone(turns: Sequence[Turn], ear: Ear) -> dict[str, float]:
+    """How often the ear hears right replies rightly, said by the voice that taught the model."""
+    spoken = [np.array(speak(turn.reply).pcm) for turn in turns]
+    narrow = [narrowed(pcm) for pcm in spoken]
+    return {
+        name: float(np.mean([right(turn, ear.hear(pcm)) for turn, pcm in zip(turns, sounds, strict=True)]))
+        for name, sounds in (("ear_right", spoken), ("ear_phone_right", narrow))
+    }
+
+
+async def ask(
+    served: Served, folder: Path, way: Any, cases: list[tuple[Turn, Pcm]], network: Network
+) -> dict[str, float]:
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(n: int) -> Answer:
         async with gate:
-            return await way(served, cases[n][1], network, n)  # type: ignore[no-any-return]
+            return await way(served, folder, cases[n][1], network, n)  # type: ignore[no-any-return]
 
     answers = await asyncio.gather(*(one(n) for n in range(len(cases))))
     ear = Ear(domain_grammar())
     turns = [turn for turn, _ in cases]
-    found = {"right": np.mean([right(turn, ear.hear(a.heard)) for turn, a in zip(turns, answers, strict=True)])}
-    if any(answer.said for answer in answers):
-        found["said_right"] = np.mean([is_right(turn, a.said) for turn, a in zip(turns, answers, strict=True)])
-    return {name: float(value) for name, value in found.items()}
+    answered = list(zip(turns, answers, strict=True))
+    found = {
+        "right": [right(turn, ear.hear(answer.heard)) for turn, answer in answered],
+        "said_right": [is_right(turn, answer.said) for turn, answer in answered],
+    }
+    if way is over_rtc:
+        found["narrow_right"] = [right(turn, ear.hear(narrowed(answer.heard))) for turn, answer in answered]
+    return {name: float(np.mean(each)) for name, each in found.items()}
 
 
 async def run(asked: int) -> dict[str, float]:
     examiner = Examiner(size=1.0)
     turns = examiner.rng.sample(examiner.turns(), asked)
     cases = [(turn, examiner.speech(turn.said)) for turn in turns]
-    figures: dict[str, float] = {"asked": float(asked)}
-    with tempfile.TemporaryDirectory() as folder:
-        served = Served("demo", Path(folder))
+    figures = {"asked": float(asked)} | ear_alone(turns, Ear(domain_grammar()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        served = Served("demo", folder, numbers(folder, asked))
         try:
             for kind, way, lines in (("phone", over_phone, LINES), ("rtc", over_rtc, RTC_LINES)):
                 for network in lines:
-                    name = f"loss_{network.loss * 100:.0f}_jitter_{network.jitter_s * 1000:.0f}"
-                    found = await ask(served, way, cases, network)
-                    figures |= {f"{kind}_{what}@{name}": value for what, value in found.items()}
+                    line = f"loss_{network.loss * 100:.0f}_jitter_{network.jitter_s * 1000:.0f}"
+                    found = await ask(served, folder, way, cases, network)
+                    figures |= {f"{kind}_{what}@{line}": value for what, value in found.items()}
         finally:
             served.stop()
     return figures

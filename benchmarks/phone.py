@@ -91,15 +91,15 @@ class Cost:
 
 
 class Served:
-    """A server in a process of its own."""
+    """A server in a process of its own. ``numbers``: tables of its telephone numbers, TOML."""
 
-    def __init__(self, model: str, folder: Path) -> None:
+    def __init__(self, model: str, folder: Path, numbers: str = "") -> None:
         self.http, self.sip = free_port(), free_port()
         if model == "echo":
             command = [sys.executable, "-c", SERVE, str(self.http), str(self.sip)]
         else:
             config = folder / "phone.toml"
-            config.write_text(f"[default]\n[sip]\nport = {self.sip}\nrtp_ports = [30000, 30999]\n")
+            config.write_text(f"[default]\n[sip]\nport = {self.sip}\nrtp_ports = [30000, 30999]\n{numbers}")
             command = [
                 sys.executable,
                 "-c",

@@ -126,12 +126,13 @@ class SipCaller(asyncio.DatagramProtocol):
         """One packet of their speech."""
         self.heard.note(self._loop.time(), packet.timestamp, packet.payload)
 
-    async def call(self, talk_s: float) -> Heard:
+    async def call(self, talk_s: float, number: str = "100") -> Heard:
         """Raises TimeoutError, ConnectionError."""
         self._socket, _ = await self._loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
         port = self._socket.get_extra_info("sockname")[1]
         here = Here("127.0.0.1", port, "udp")
-        dialog = Dialog.calling("sip:100@127.0.0.1", "sip:bench@127.0.0.1", os.urandom(8).hex(), self._server, here)
+        called, calling = f"sip:{number}@127.0.0.1", "sip:bench@127.0.0.1"
+        dialog = Dialog.calling(called, calling, os.urandom(8).hex(), self._server, here)
         invite = dialog.request("INVITE")
         offer = sdp.offer(sdp.Local("127.0.0.1", port, 1)).replace("RTP/AVP 96 9 0 8 13 101", "RTP/AVP 0")
         with_body(invite, offer)

@@ -19,7 +19,7 @@ from ..codec import Decoder, FrameIstftConfig
 from . import analysis, script
 from .flite import RATE_HZ, speak
 from .quantizer import ResidualQuantizer
-from .work import Progress, load_state, save_state, work_folder
+from .work import Progress, in_threads, load_state, save_state, work_folder
 
 VOICE = "slt"
 WARM_STEPS = 400
@@ -93,12 +93,12 @@ def features(pcm: Tensor, config: FrameIstftConfig) -> tuple[Tensor, Tensor, Ten
 
 def sounds(config: FrameIstftConfig, count: int, seed: int) -> Sounds:
     """Synthesizes `count` training sentences."""
-    found = Sounds([], [], [], [])
-    for text in Progress("codec: sentences").over(script.sentences(seed, count, held_out=False)):
-        pcm = torch.from_numpy(np.array(speak(text, VOICE).pcm))
-        for values, value in zip(vars(found).values(), features(pcm, config), strict=True):
-            values.append(value)
-    return found
+
+    def one(text: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return features(torch.from_numpy(np.array(speak(text, VOICE).pcm)), config)
+
+    made = in_threads(one, script.sentences(seed, count, held_out=False), "codec: sentences")
+    return Sounds(*map(list, zip(*made, strict=True)))
 
 
 def excerpts(

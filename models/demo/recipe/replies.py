@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from . import script
 from .codec import VOICE, Trainer
 from .flite import RATE_HZ, Utterance, speak
 from .talker import Vocabulary
-from .work import Progress, load_state, save_state, work_folder
+from .work import Progress, in_threads, load_state, save_state, work_folder
 
 SEED = 2
 COUNT = 800
@@ -44,8 +45,8 @@ def recordings(count: int = COUNT) -> list[Utterance]:
         for text, pcm, words in zip(known["texts"], known["pcm"], known["words"], strict=True)
     }
     texts = list(dict.fromkeys([*script.desk(), *script.sentences(SEED, count, held_out=False)]))
-    for text in Progress("talker: sentences").over([text for text in texts if text not in made]):
-        made[text] = speak(text, VOICE)
+    missing = [text for text in texts if text not in made]
+    made |= zip(missing, in_threads(partial(speak, voice=VOICE), missing, "talker: sentences"), strict=True)
     save_state(
         path,
         {

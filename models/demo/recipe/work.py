@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import get_worker_info
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -47,6 +48,17 @@ def spread(make: Callable[..., object], jobs: Sequence[tuple[Any, ...]], name: s
         begun = [processes.submit(make, *job) for job in jobs]
         for done in Progress(name).over(begun):
             done.result()
+
+
+def in_threads(make: Callable[[S], T], items: Sequence[S], name: str) -> list[T]:
+    """`make(item)` for every item, in order, a thread for each core: for what waits for other programs."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        begun = [threads.submit(make, item) for item in items]
+        try:
+            return [done.result() for done in Progress(name).over(begun)]
+        except BaseException:
+            threads.shutdown(cancel_futures=True)  # hours of them may be left
+            raise
 
 
 def mixed_precision() -> AbstractContextManager[Any]:
