@@ -6,7 +6,8 @@
 AEC3 finds delays up to about half a second by itself, counted from when it was given the reference. Two things lie
 between and are taken care of here: audio goes out ahead of its time, in pieces, so the reference is fed at the
 microphone's pace; and a phone's way can be longer than that, so the delay is estimated (the lag at which the levels of
-the two signals go together best) and the reference held back by most of it.
+the two signals go together best) and the reference held back by most of it. Where there can't be any echo, what they
+send is passed on as it is (`echo_lags`).
 
 The module is the ``livekit`` package's (Apache-2.0): WebRTC's own canceller with no server behind it; there is no other
 kept wheel of it. Nothing is loaded before the first call that needs it.
@@ -23,6 +24,7 @@ import numpy as np
 from models.base import Pcm, Spec
 from realtime.events import AudioIn, Effect, Flush, Input, Pcm16, Play, Send
 from realtime.pcm import to_float
+from transport.echo_lags import EchoLags
 from transport.media import Resampler
 
 RATE_HZ = 16_000
@@ -66,6 +68,7 @@ class EchoCanceller:
         self._far = Reference()
         self._near: Pcm16 = np.zeros(0, np.int16)
         self._delay = DelayEstimator()
+        self._lags = EchoLags(round(LONGEST_S * 100))
         self._told_ms = -1
 
     @property
@@ -101,6 +104,9 @@ class EchoCanceller:
     def _cancel(self, near: Pcm16) -> Pcm16:
         live = self._far.take()
         self._delay.push(live, near)
+        if self._delay._seen is not None:
+            self._lags.found(self._delay._seen)
+        possible = self._lags.push(_power(live), _power(near))
         delay_s = self._delay.delay_s or 0.0
         held_s = delay_s - MARGIN_S if delay_s > SHORT_S else 0.0
         self._apm.process_reverse_stream(self._wrap(self._far.delayed(round(held_s * 100))))
@@ -109,7 +115,7 @@ class EchoCanceller:
             self._told_ms = rest_ms
         frame = self._wrap(near)
         self._apm.process_stream(frame)
-        return np.frombuffer(frame.data, np.int16)
+        return np.frombuffer(frame.data, np.int16) if possible else near
 
     def _wrap(self, pcm: Pcm16):  # type: ignore[no-untyped-def]  # livekit's, loaded late
         return self._frame(bytearray(pcm.tobytes()), RATE_HZ, 1, FRAME)
@@ -221,10 +227,15 @@ class DelayEstimator:
         self._seen = best if scores[best] >= needed else None
 
 
-def _level(pcm: Pcm16) -> float:
-    """Log energy above the quietest that matters (30 of 32768): 0 in silence, 4 or so for loud speech."""
+def _power(pcm: Pcm16) -> float:
+    """Mean square."""
     wide = pcm.astype(np.float64)
-    return math.log10(1.0 + float(wide @ wide) / (900 * len(wide)))
+    return float(wide @ wide) / len(wide)
+
+
+def _level(pcm: Pcm16) -> float:
+    """Log power above the quietest that matters (30 of 32768): 0 in silence, 4 or so for loud speech."""
+    return math.log10(1.0 + _power(pcm) / 900)
 
 
 def _together(far: np.ndarray, near: np.ndarray, lags: int) -> np.ndarray:
