@@ -64,7 +64,8 @@ def to_int16(pcm: npt.NDArray[np.floating | np.int16]) -> Pcm16:
     """float -> int16, rounded and clipped; int16 passes through."""
     if pcm.dtype == np.int16:
         return pcm.astype(np.int16, copy=False)
-    return np.asarray(np.clip(np.rint(pcm * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1), np.int16)
+    # np.clip costs three times as much on 20 ms
+    return np.minimum(np.maximum(np.rint(pcm * FULL_SCALE), -FULL_SCALE), FULL_SCALE - 1).astype(np.int16)
 
 
 # --- G.711 (ITU-T G.711, 1988): 8 bits = sign, 3 of exponent, 4 of mantissa ------------------------------------

@@ -80,7 +80,7 @@ class WebRtcVoice:
 
     def voiced(self, frame: Pcm) -> bool:
         """float32 [frame_samples], -1..1. The detector hears every frame: it learns the noise floor from the quiet."""
-        pcm16 = (np.clip(frame, -1, 1) * 32767).astype("<i2")
+        pcm16 = (np.minimum(np.maximum(frame, -1), 1) * 32767).astype("<i2")  # np.clip costs three times as much
         speech: bool = self._detector.is_speech(pcm16.tobytes(), self._rate_hz)
         db = level_db(frame)
         self._noise_db = min(db, self._noise_db + NOISE_RISES_DB) if db > SILENT_DB else self._noise_db
@@ -94,7 +94,8 @@ class WebRtcVoice:
 
 def level_db(pcm: Pcm) -> float:
     """Level of float32 [n] in dB against full scale; digital silence is -100."""
-    power = float(np.mean(pcm.astype(np.float64) ** 2)) if len(pcm) else 0.0
+    samples = pcm.astype(np.float64)
+    power = float(samples @ samples) / len(pcm) if len(pcm) else 0.0
     return max(SILENT_DB, 10 * math.log10(power)) if power > 0 else SILENT_DB
 
 

@@ -30,6 +30,7 @@ from transport.rtp_pace import Pace, Samples
 from transport.rtp_receiver import Payloads, RtpReceiver
 
 OPUS_HZ = OPUS.clock_hz
+TIME_BASE = Fraction(1, OPUS_HZ)
 PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0)
 """One packet on the way and one ahead. Nobody reports what a browser played: its jitter buffer is assumed to hold about
 60 ms, the way there 10 ms."""
@@ -115,7 +116,7 @@ class ReplyTrack(MediaStreamTrack):
         if self.readyState != "live":
             raise MediaStreamError
         packet = av.Packet(self._next())
-        packet.pts, packet.time_base = round(pace.count * PACKET_S * OPUS_HZ), Fraction(1, OPUS_HZ)
+        packet.pts, packet.time_base = pace.count * OPUS.packet_ticks, TIME_BASE
         pace.count += 1
         return packet
 

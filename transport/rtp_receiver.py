@@ -17,7 +17,7 @@ import numpy as np
 from aiortp.packet import RtpPacket
 
 from models.base import Pcm
-from transport.rtp_codecs import CodecKind, UndecodableAudio
+from transport.rtp_codecs import CodecKind, UndecodableAudio, joined
 
 REORDER_PACKETS = 3
 MAX_GAP_S = 1.0
@@ -95,10 +95,10 @@ class RtpReceiver:
         parts, digits = [], ""
         while self._next in self._waiting:
             given = self._take(self._waiting.pop(self._next))
-            parts.append(given.pcm)
+            parts += [given.pcm] if len(given.pcm) else []
             digits += given.digits
             self._next = (self._next + 1) & 0xFFFF
-        return Received(np.concatenate(parts) if parts else self._nothing(), digits)
+        return Received(joined(parts), digits)
 
     def idle(self, now: float) -> Pcm:
         """While an announced silence goes on and no packet comes: as much of it as has passed."""
@@ -130,7 +130,7 @@ class RtpReceiver:
         self._due = (packet.timestamp + ticks) & 0xFFFFFFFF
         if len(pcm):
             self._last, self._run, self._noise = pcm, 0, None
-        return Received(np.concatenate([gap, pcm]))
+        return Received(np.concatenate([gap, pcm]) if len(gap) else pcm)
 
     def _key(self, packet: RtpPacket) -> Received:
         """A key is told by many packets of one timestamp: the first that comes counts (RFC 4733 section 2.5.1)."""
