@@ -20,6 +20,7 @@ from models.base import Audio, Begin, End, Frame
 from realtime.events import EngineCommand, Extend
 from realtime.host import EngineThread
 from realtime.schedule import EngineConfig
+from tests.clients.toy import long_winded, toy
 from tests.realtime.doubles import toy_model
 from tests.transport.live import PATIENCE_S, LiveServer
 from tests.transport.rtc_peer import CALLS, Peer, Slides, Voice, post
@@ -52,14 +53,19 @@ async def test_somebody_asks_aloud_and_hears_the_answer(server: LiveServer, ques
         assert np.abs(np.concatenate(peer.heard).astype(np.int32)).max() > 100, "the reply is audible"
 
 
-async def test_a_reply_is_cleared(server: LiveServer) -> None:
-    async with Peer.call(server, Slides([(0, 0, 0)])) as peer:
-        content = [{"type": "input_text", "text": "Say something long."}]
-        peer.send("conversation.item.create", item={"type": "message", "role": "user", "content": content})
-        peer.send("response.create")
-        await peer.until("output_audio_buffer.started")
-        peer.send("output_audio_buffer.clear")
-        await peer.until("output_audio_buffer.cleared", "output_audio_buffer.stopped")
+async def test_a_reply_is_cleared() -> None:
+    with LiveServer(toy(long_winded)) as server:
+        async with Peer.call(server, Slides([(0, 0, 0)])) as peer:
+            content = [{"type": "input_text", "text": "Say something long."}]
+            peer.send("conversation.item.create", item={"type": "message", "role": "user", "content": content})
+            peer.send("response.create")
+            started = await peer.until("output_audio_buffer.started")
+            peer.send("output_audio_buffer.clear")
+            cleared = await peer.until("output_audio_buffer.cleared")
+            done = await peer.until("response.done")
+    assert cleared["response_id"] == started["response_id"] == done["response"]["id"]
+    assert done["response"]["status"] == "cancelled"
+    assert "output_audio_buffer.stopped" not in peer.kinds
 
 
 async def test_cameras_are_watched_at_the_models_rate(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +76,24 @@ async def test_cameras_are_watched_at_the_models_rate(server: LiveServer, monkey
     colours = {"red" if picture.mean((0, 1))[0] > 120 else "blue" for picture in seen}
     assert colours == {"red", "blue"}
     assert seen[0].shape == (96, 128, 3)
+
+
+async def test_of_a_camera_and_a_screen_the_screen_counts_while_it_moves(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last section is the screen's; once it stands still for long, the camera is seen again."""
+    seen: list[str] = []
+    monkeypatch.setattr(
+        rtc_call.RtcCall, "_see", lambda _, pixels: seen.append("red" if pixels.mean((0, 1))[0] > 120 else "blue")
+    )
+    camera, screen = Slides([(200, 30, 30), (200, 90, 30)], every=4), Slides([(30, 30, 200), (30, 90, 200)], every=4)
+    screen.on = asyncio.Event()
+    async with Peer.call(server, camera, screen):
+        await wait_for(lambda: seen.count("red") >= 2)
+        screen.on.set()
+        await wait_for(lambda: seen[-3:] == ["blue"] * 3)
+        screen.on = asyncio.Event()
+        await wait_for(lambda: seen[-2:] == ["red"] * 2)
 
 
 async def test_a_call_ends_and_leaves_nothing(server: LiveServer, question: Path) -> None:
