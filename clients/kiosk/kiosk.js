@@ -33,7 +33,7 @@ addEventListener("contextmenu", (event) => event.preventDefault());
 // Not while an overlay covers the page: it would be gone before the finger is up, and what lies beneath be pressed.
 addEventListener("pointerdown", () => kiosk.state === "talk" && happened("touch"), true);
 agent.addEventListener("event", (/** @type {any} */ event) => ACTIVE.test(event.detail.type) && happened("activity"));
-agent.addEventListener("problem", () => happened("problem"));
+for (const name of ["problem", "unheard"]) agent.addEventListener(name, () => happened("problem"));
 $("#attract").onclick = () => happened("touch");
 $("#ask").onclick = () => happened("touch");
 $("#finish").onclick = () => happened("finish");

@@ -1,5 +1,17 @@
 /** The looks of `<parley-agent>`. Every colour and measure that a page may want to change is a variable. */
 
+const DARK = /* css */ `
+  --accent: var(--parley-accent, #7fb5a1);
+  --on-accent: var(--parley-on-accent, #10201a);
+  --surface: var(--parley-surface, #1d1f1e);
+  --raised: var(--parley-raised, #272a29);
+  --text: var(--parley-text, #eceae5);
+  --muted: var(--parley-muted, #a3a199);
+  --line: var(--parley-line, #363a38);
+  --danger: var(--parley-danger, #ec9a86);
+  --user: var(--parley-user, #2a3a34);
+`;
+
 export const STYLE = /* css */ `
 :host {
   --accent: var(--parley-accent, #3d6b5c);
@@ -19,27 +31,11 @@ export const STYLE = /* css */ `
 }
 @media (prefers-color-scheme: dark) {
   :host(:not([theme="light"])) {
-    --accent: var(--parley-accent, #7fb5a1);
-    --on-accent: var(--parley-on-accent, #10201a);
-    --surface: var(--parley-surface, #1d1f1e);
-    --raised: var(--parley-raised, #272a29);
-    --text: var(--parley-text, #eceae5);
-    --muted: var(--parley-muted, #a3a199);
-    --line: var(--parley-line, #363a38);
-    --danger: var(--parley-danger, #ec9a86);
-    --user: var(--parley-user, #2a3a34);
+    ${DARK}
   }
 }
 :host([theme="dark"]) {
-  --accent: var(--parley-accent, #7fb5a1);
-  --on-accent: var(--parley-on-accent, #10201a);
-  --surface: var(--parley-surface, #1d1f1e);
-  --raised: var(--parley-raised, #272a29);
-  --text: var(--parley-text, #eceae5);
-  --muted: var(--parley-muted, #a3a199);
-  --line: var(--parley-line, #363a38);
-  --danger: var(--parley-danger, #ec9a86);
-  --user: var(--parley-user, #2a3a34);
+  ${DARK}
 }
 * { box-sizing: border-box; }
 [hidden] { display: none !important; }

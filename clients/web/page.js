@@ -19,7 +19,6 @@ const drawer = /** @type {HTMLDetailsElement} */ (document.querySelector("#bonne
 const asked = new URLSearchParams(location.search);
 if (asked.has("avatar")) agent.setAttribute("avatar", "");
 for (const name of ["transport", "theme", "voice"]) if (asked.get(name)) agent.setAttribute(name, asked.get(name) ?? "");
-if (asked.get("transport")) agent.$(".transport").value = asked.get("transport");
 
 agent.addEventListener("event", (/** @type {any} */ event) => {
   if (timeline.take(event.detail, performance.now()) && drawer.open) draw();

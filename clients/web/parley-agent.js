@@ -6,8 +6,9 @@
  *
  * Attributes: url, token, transport (webrtc | websocket), heading, greeting, voice, instructions, push-to-talk,
  * no-captions, avatar (a face that speaks), theme (light | dark), lang (see words.js; it follows changes). Properties:
- * `agent` (see parley.js, while connected), `tools`, `session`, `getToken` (async, instead of the attribute). Events: those of the agent, which bubble from the element: "state",
- * "event", "problem". Colours: `--parley-accent` and its neighbours in agent-style.js; parts: `::part(talk)`...
+ * `agent` (see parley.js, while connected), `tools`, `session`, `getToken` (async, instead of the attribute),
+ * `iceServers`. Events: those of the agent, which bubble from the element: "state", "event", "problem", "unheard".
+ * Colours: `--parley-accent` and its neighbours in agent-style.js; parts: `::part(talk)`...
  */
 
 import { Agent, ParleyError } from "./parley.js";
@@ -19,7 +20,7 @@ import { wordsOf } from "./words.js";
 
 /** @typedef {import("./transcript.js").Transcript} Transcript */
 
-const BESIDE_STREAM = ["state", "event", "problem"];
+const BESIDE_STREAM = ["state", "event", "problem", "unheard"];
 
 export class ParleyAgent extends HTMLElement {
   constructor() {
@@ -36,6 +37,8 @@ export class ParleyAgent extends HTMLElement {
     this.session = {};
     /** @type {(() => Promise<string>) | null} */
     this.getToken = null;
+    /** @type {RTCIceServer[]} */
+    this.iceServers = [];
     this.key = "";
     this.hearing = false;
     this.thinking = false;
@@ -49,22 +52,23 @@ export class ParleyAgent extends HTMLElement {
     this.avatar = new Avatar(this.$(".avatar"));
   }
 
-  static observedAttributes = ["lang", "avatar"];
+  static observedAttributes = ["lang", "avatar", "transport"];
 
   /** Its words, in its language or the page's. */
   get words() {
     return wordsOf(this.getAttribute("lang") ?? document.documentElement.lang);
   }
 
-  attributeChangedCallback() {
-    if (this.isConnected) this.speak();
+  /** @param {string} name */
+  attributeChangedCallback(name) {
+    if (name === "transport") this.$(".transport").value = this.getAttribute("transport") ?? "webrtc";
+    else if (this.isConnected) this.speak();
   }
 
   connectedCallback() {
     this.$("h2").textContent = this.getAttribute("heading") ?? "Parley";
     this.$(".push").checked = this.hasAttribute("push-to-talk");
     this.$(".captions").checked = !this.hasAttribute("no-captions");
-    this.$(".transport").value = this.getAttribute("transport") ?? "webrtc";
     this.wire();
     this.speak();
   }
@@ -97,7 +101,7 @@ export class ParleyAgent extends HTMLElement {
     talk.onpointerup = talk.onpointercancel = talk.onpointerleave = () => this.hold(false);
     talk.onkeydown = (/** @type {KeyboardEvent} */ press) => press.key === " " && !press.repeat && this.hold(true);
     talk.onkeyup = (/** @type {KeyboardEvent} */ press) => press.key === " " && this.hold(false);
-    this.$(".again").onclick = () => this.start();
+    this.$(".again").onclick = () => (this.agent ? this.useMicrophone() : this.start());
     this.$(".key").onsubmit = (/** @type {Event} */ event) => this.useKey(event);
     this.$(".say").onsubmit = (/** @type {Event} */ event) => this.say(event);
     this.$(".mute").onclick = () => this.agent?.mute(!this.agent.muted);
@@ -129,6 +133,7 @@ export class ParleyAgent extends HTMLElement {
       session: this.describe(),
       tools: this.tools,
       microphone,
+      iceServers: this.iceServers,
       deviceId: this.$(".microphones").value || undefined,
     });
     this.agent = agent;
@@ -175,6 +180,7 @@ export class ParleyAgent extends HTMLElement {
       this.explain(event.detail);
       this.draw();
     });
+    agent.addEventListener("unheard", (/** @type {any} */ event) => this.explain(event.detail));
     agent.addEventListener("event", (/** @type {any} */ event) => this.notice(event.detail));
     for (const name of BESIDE_STREAM) {
       agent.addEventListener(name, (/** @type {any} */ event) =>
@@ -278,9 +284,11 @@ export class ParleyAgent extends HTMLElement {
     }
   }
 
-  /** @param {string} deviceId */
+  /** @param {string} [deviceId] */
   async useMicrophone(deviceId) {
-    await this.agent?.useMicrophone(deviceId).catch((error) => this.explain(error));
+    if (!this.agent) return;
+    this.explain(null);
+    await this.agent.useMicrophone(deviceId).catch((error) => this.explain(error));
   }
 
   toggleSettings() {

@@ -6,7 +6,7 @@
  *     agent.sendText("Hello!");
  *
  * Events: every server event under its own type (its `detail` is the event), "event" for all of them, "state",
- * "transcript", "problem".
+ * "transcript", "problem" (it is over), "unheard" (it goes on, without a microphone); the last two with a ParleyError.
  *
  * @typedef {object} Tool
  * @property {string} description
@@ -191,7 +191,7 @@ export class Agent extends EventTarget {
     return this.shown[which];
   }
 
-  /** @param {string} deviceId of another microphone */
+  /** @param {string} [deviceId] of another microphone; the browser's choice without */
   async useMicrophone(deviceId) {
     this.options.deviceId = deviceId;
     if (!this.microphone) return;
@@ -200,6 +200,12 @@ export class Agent extends EventTarget {
     await this.listenTo(stream);
     await this.link?.replaceMicrophone(stream);
     for (const track of before.getTracks()) track.stop();
+  }
+
+  /** Unplugged, or taken away: on with another, or they are told. @param {MediaStream} stream */
+  async lostMicrophone(stream) {
+    if (stream !== this.microphone) return;
+    await this.useMicrophone().catch((error) => this.dispatchEvent(new CustomEvent("unheard", { detail: error })));
   }
 
   /** @returns {number} how loud they are, 0 to 1 */
@@ -304,6 +310,7 @@ export class Agent extends EventTarget {
   /** @param {MediaStream} stream */
   async listenTo(stream) {
     this.microphone = stream;
+    stream.getAudioTracks()[0]?.addEventListener("ended", () => this.lostMicrophone(stream));
     this.meter?.disconnect();
     if (!this.context || !this.level) return;
     this.meter = this.context.createMediaStreamSource(stream);

@@ -8,10 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Playwright, expect
 
-from tests.clients.browser import PATIENCE_MS, Visitor, visit
+from tests.clients.browser import PATIENCE_MS, Visitor, launch, visit, y4m
 from tests.transport.live import PATIENCE_S, LiveServer
 
 KIOSK = Path(__file__).parent.parent.parent / "clients" / "kiosk"
@@ -43,10 +44,11 @@ def test_touched_talked_to_and_left(chromium: Browser) -> None:
 
 @pytest.mark.browser
 def test_who_goes_away_without_a_word_is_forgotten(server: LiveServer, chromium: Browser) -> None:
-    with visit(chromium, f"{server.url}/kiosk/?idle=900", voice=True, clock=True) as person:
+    with visit(chromium, f"{server.url}/kiosk/?idle=900&transport=websocket", voice=True, clock=True) as person:
         person.follow()
         person.page.locator("#attract").click()
         person.until(lambda: person.of("session.created"))
+        assert person.page.evaluate("document.querySelector('parley-agent').agent.options.transport") == "websocket"
         person.page.clock.fast_forward(901_000)
         state(person, "ask")
         person.page.locator("#ask").click()
@@ -56,6 +58,30 @@ def test_who_goes_away_without_a_word_is_forgotten(server: LiveServer, chromium:
         person.page.clock.fast_forward(16_000)
         state(person, "attract")
         person.until(lambda: not server.service.sessions)
+
+
+@pytest.mark.browser
+def test_somebody_who_steps_before_the_camera_wakes_it(
+    server: LiveServer, playwright: Playwright, tmp_path: Path
+) -> None:
+    """Where that was asked for."""
+    empty = np.full((240, 320, 3), 90, np.uint8)
+    somebody = empty.copy()
+    somebody[60:, 120:220] = 230
+    camera = y4m(tmp_path / "camera.y4m", empty, 60)  # at ten a second; they sway
+    for n in range(60):
+        y4m(tmp_path / "more.y4m", np.roll(somebody, 40 * n, 1), 1)
+        camera.write_bytes(camera.read_bytes() + (tmp_path / "more.y4m").read_bytes().partition(b"\n")[2])
+    browser = launch(playwright, camera=camera)
+    try:
+        with visit(browser, f"{server.url}/kiosk/", voice=True) as person:
+            person.page.wait_for_timeout(8000)
+            state(person, "attract")
+        with visit(browser, f"{server.url}/kiosk/?presence", voice=True) as person:
+            state(person, "talk")
+            person.until(lambda: server.service.sessions)
+    finally:
+        browser.close()
 
 
 @pytest.mark.browser
