@@ -131,7 +131,8 @@ class ReplyRun:
         waits = self._speak and not heard
         if not self.decoding:
             stage = Stage.ENCODE if self._model.thinker.unencoded(self._slot) else Stage.PREFILL
-            return [Work(self._slot, stage, Rank.REPLY, due_s, waiting=waits)]
+            pending = self._model.thinker.pending(self._slot)
+            return [Work(self._slot, stage, Rank.REPLY, due_s, waiting=waits, tokens=pending)]
         works = []
         speaking, frame_s = self._speaking, self._model.spec.frame_s
         start_s = self._start_s(now)

@@ -10,11 +10,17 @@ for as ``Work``; ``choose`` takes the most urgent one and lets everybody who is 
 2. Within a rank the earliest deadline goes first. A reply's deadline is the moment its listener runs dry; before its
    first sound it is the turn's decision plus the target for first audio. Who waits for first sound goes before all who
    listen, whose lead may shrink to what rule 4 asks for: a lead that grows meanwhile helps nobody.
-3. A reply whose listener has ``lead_ms`` of made audio is not ready before some of that was played (``start_s``).
+3. A reply whose listener has ``lead_ms`` of made audio is not ready before some of that was played (``start_s``). On
+   most devices a call over many rows costs little more than over one, and listeners who come one by one would keep the
+   device busy with calls of one row each: so those who are ready wait for those who soon will be, as long as
+   all of them keep half of the lead, and nobody who waits for first sound is there to ride with.
 4. A turn that just ended never makes a listener run dry: who waits for first sound yields, however late, when the unit
-   could not end before somebody who listens needs theirs.
-5. A prefill is cut into pieces that end before anybody who is listening runs dry, as far as the measured cost of a
-   token tells.
+   could not end before somebody who listens needs theirs. It yields as a whole: listeners get more lead first, and
+   then everybody who waits gets on in one unit, since cut into what fits between two frames it would cost many times as
+   much. Only where no listener can get more lead is it cut.
+5. So a prefill is cut into pieces that end before anybody who is listening runs dry, as far as the measured cost of so
+   many positions tells, but not into pieces so small that their positions cost twice what they would in large ones.
+6. Turns that end one after the other are prefilled together where that is cheaper than one by one.
 """
 
 from __future__ import annotations
@@ -77,7 +83,7 @@ class Stage(IntEnum):
     ENCODE = 4
 
 
-SPARE = 0.8
+SPARE = 0.9
 """Share of the slack that a piece of a prefill may take: what is predicted is a mean."""
 LEAST_LEAD_S = 0.01
 """Lead that a listener keeps while somebody waits for first sound: no unit takes just what was predicted."""
@@ -107,6 +113,7 @@ class Work:
     start_s: float = -math.inf
     listening: bool = False  # somebody hears this reply already: past the deadline there is silence
     waiting: bool = False  # somebody waits for this reply's first sound
+    tokens: int = 0  # of a prefill: positions that wait for it
 
 
 @dataclass(frozen=True)
@@ -151,13 +158,59 @@ class RowCost:
 
 
 @dataclass
+class PieceCost:
+    """Seconds of a prefill by its positions: means of what was measured, for each octave of positions, and lines
+    between them. A call costs something before its first position; on a card a hundred cost little more than ten."""
+
+    means: dict[int, tuple[float, float]] = field(default_factory=dict)  # octave -> positions, seconds
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A prefill of ``tokens`` positions took ``seconds``. A machine that stalls for once is not believed."""
+        octave = tokens.bit_length()
+        if octave not in self.means:
+            self.means[octave] = (float(tokens), seconds)
+            return
+        usual, usual_s = self.means[octave]
+        off_s = min(seconds, 4 * usual_s) - usual_s
+        self.means[octave] = (usual + 0.2 * (tokens - usual), usual_s + 0.2 * off_s)
+
+    def at(self, tokens: float) -> float:
+        """Seconds that ``tokens`` positions would take. More than were seen cost as much each as those that were seen,
+        so that what is not known looks dear and is tried a little at a time."""
+        points = sorted(self.means.values())
+        if not points:
+            return 0.0
+        before = (0.0, points[0][1])
+        for point in points:
+            if tokens <= point[0]:
+                share = (tokens - before[0]) / max(1e-9, point[0] - before[0])
+                return before[1] + share * (point[1] - before[1])
+            before = point
+        return before[1] * tokens / before[0]
+
+    def within(self, seconds: float, most: int) -> int:
+        """Positions up to ``most`` that take ``seconds`` at most; all of them, before anything was measured."""
+        low, high = (0 if self.means else most), most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.at(middle) <= seconds else (low, middle - 1)
+        return low
+
+    def worth(self, least: int, most: int) -> int:
+        """Positions from ``least`` on that cost at most twice what a position costs at best."""
+        best_s = min((self.at(tokens) / tokens for tokens in (*(t for t, _ in self.means.values()), most)), default=0.0)
+        while least < most and self.at(least) / least > 2 * best_s:
+            least *= 2
+        return min(least, most)
+
+
+@dataclass
 class Costs:
-    """What the stages cost here, learned while running: seconds a call, and seconds a position of a prefill."""
+    """What the stages cost here, learned while running: seconds a call, by its rows or by its positions."""
 
     call_s: dict[Stage, float] = field(default_factory=dict)
-    token_s: float = 0.0
     rows: dict[Stage, RowCost] = field(default_factory=dict)
-    tokens: RowCost = field(default_factory=RowCost)  # of a prefill, by its positions
+    prefill: PieceCost = field(default_factory=PieceCost)
 
     def learn(self, stage: Stage, seconds: float, tokens: int = 0, rows: int = 1) -> None:
         """A unit of ``stage`` over ``rows`` slots took ``seconds``; a prefill did ``tokens`` positions."""
@@ -165,27 +218,15 @@ class Costs:
         known = self.call_s.get(stage, seconds)
         self.call_s[stage] = known + 0.1 * (seconds - known)
         if tokens:
-            self.tokens.learn(tokens, seconds)
-            self.token_s += (0.2 if self.token_s else 1.0) * (seconds / tokens - self.token_s)
+            self.prefill.learn(tokens, seconds)
 
-    def least_s(self, stage: Stage, piece_tokens: int, rows: int) -> float:
-        """Seconds of the smallest unit of ``stage`` over ``rows`` slots: a prefill can be cut, the others can't."""
-        if stage is not Stage.PREFILL:
-            return self.rows[stage].at(rows) if stage in self.rows else self.call_s.get(stage, 0.0)
-        return self.tokens.at(piece_tokens) if self.tokens.weight else piece_tokens * self.token_s
-
-    def prefilled_in(self, seconds: float) -> float:
-        """Positions that a prefill does in ``seconds``. A call costs something before its first position: who shares it
-        out among few sees a dear position, and would hold back everybody who waits for one."""
-        if not self.tokens.weight:
-            return seconds / self.token_s
-        begin_s = self.tokens.at(0)
-        each_s = (self.tokens.at(1000) - begin_s) / 1000
-        return (seconds - begin_s) / each_s if each_s > 0 else math.inf
+    def rows_s(self, stage: Stage, rows: int) -> float:
+        """Seconds of a call over ``rows`` slots."""
+        return self.rows[stage].at(rows) if stage in self.rows else 0.0
 
     def spoken_s(self, speakers: int) -> float:
         """Seconds that one frame for ``speakers`` at once would take: a token, its codes and its samples."""
-        return sum(self.rows[stage].at(speakers) for stage in SPOKEN if stage in self.rows)
+        return sum(self.rows_s(stage, speakers) for stage in SPOKEN)
 
     @property
     def frame_s(self) -> float:
@@ -195,38 +236,92 @@ class Costs:
 
 def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig) -> Batch | float | None:
     """The next unit; or when to ask again, where everybody waits; or None, where there is no work."""
-    ready = [work for work in works if work.start_s <= now]
+    able = [work for work in works if work.start_s <= now]
+    ready, until_s = _gathered(able, works, now, costs, config)
     if not ready:
-        return min((work.start_s for work in works if math.isfinite(work.start_s)), default=None)
-    head = min(ready, key=_urgency)
+        return min((at_s for at_s in (until_s, *(w.start_s for w in works)) if now < at_s < math.inf), default=None)
+    head = _encoded_first(min(ready, key=_urgency), ready, costs)
+    slack_s = math.inf
     if not head.listening:
-        rows = sum(work.stage == head.stage and work.rank == head.rank for work in ready)
-        listeners = sum(work.listening for work in works if work.stage is Stage.FRAME)
-        frame_s = max(costs.frame_s, costs.spoken_s(listeners))
-        fits_s = now + (costs.least_s(head.stage, config.piece_tokens, rows) + frame_s) / SPARE + LEAST_LEAD_S
-        head = min((work for work in ready if work.listening and work.deadline_s < fits_s), key=_urgency, default=head)
-    riders = [work for work in ready if work.stage == head.stage and work.rank == head.rank]
-    riders.sort(key=lambda work: work.deadline_s)
+        slack_s = SPARE * (_dry_at_s(works) - now - LEAST_LEAD_S) - _round_s(works, costs)
+        late_s = now + (_whole_s(_riders(head, ready), costs, config) + _round_s(works, costs)) / SPARE + LEAST_LEAD_S
+        there = ready if head.rank is Rank.REPLY else able  # gathered is in time for a turn, not for what is longer
+        head = min((work for work in there if work.listening and work.deadline_s < late_s), key=_urgency, default=head)
+    riders = _riders(head, able)
+    if head.stage is Stage.ENCODE:
+        while len(riders) > 1 and costs.rows_s(Stage.ENCODE, len(riders)) > slack_s:
+            riders.pop()
     slots = tuple(work.slot for work in riders)
     if head.stage is not Stage.PREFILL:
         return Batch(head.stage, head.rank, slots)
-    tokens = piece(works, set(slots), now, costs, config)
-    if head.rank is Rank.RENEW:  # nobody waits for it, and somebody may come
-        tokens = min(tokens, RENEW_PIECES * config.piece_tokens)
-    return Batch(head.stage, head.rank, slots, tokens)
+    return Batch(head.stage, head.rank, slots, _piece(riders, slack_s, costs, config))
 
 
 def _urgency(work: Work) -> tuple[Rank, bool, float, Stage]:
     return work.rank, not work.waiting, work.deadline_s, work.stage
 
 
-def piece(works: Sequence[Work], prefilled: set[int], now: float, costs: Costs, config: EngineConfig) -> int:
-    """Positions that may be prefilled at once without making a listener outside ``prefilled`` run dry."""
-    due = [work.deadline_s for work in works if work.rank is Rank.REPLY and work.slot not in prefilled]
-    if not due or not costs.token_s:
-        return config.prefill_tokens
-    slack_s = min(due) - now - costs.frame_s - LEAST_LEAD_S
-    return int(max(config.piece_tokens, min(config.prefill_tokens, costs.prefilled_in(SPARE * slack_s))))
+def _riders(head: Work, ready: Sequence[Work]) -> list[Work]:
+    """Everybody who is ready for the same, the most urgent first."""
+    same = (work for work in ready if work.stage == head.stage and work.rank == head.rank)
+    return sorted(same, key=lambda work: work.deadline_s)
+
+
+def _dry_at_s(works: Sequence[Work]) -> float:
+    """When the first of those who listen runs dry."""
+    return min((work.deadline_s for work in works if work.listening), default=math.inf)
+
+
+def _round_s(works: Sequence[Work], costs: Costs) -> float:
+    """Seconds of a frame for everybody who listens."""
+    listeners = sum(work.listening for work in works if work.stage is Stage.FRAME)
+    return max(costs.frame_s, costs.spoken_s(listeners))
+
+
+def _whole_s(riders: Sequence[Work], costs: Costs, config: EngineConfig) -> float:
+    """Seconds until all of ``riders`` have got on: what is encoded is of no use before it is prefilled."""
+    stage, rows = riders[0].stage, len(riders)
+    if stage is Stage.PREFILL:
+        tokens = sum(work.tokens for work in riders) or config.prefill_tokens
+        return costs.prefill.at(min(config.prefill_tokens, tokens))
+    return costs.rows_s(stage, rows) + (costs.rows_s(Stage.PREFILL, rows) if stage is Stage.ENCODE else 0.0)
+
+
+def _piece(riders: Sequence[Work], slack_s: float, costs: Costs, config: EngineConfig) -> int:
+    """Positions to prefill at once: what ends within ``slack_s``, as far as is known, but no crumbs."""
+    most = config.prefill_tokens
+    if riders[0].rank is Rank.RENEW:  # nobody waits for it, and somebody may come
+        most = min(most, RENEW_PIECES * config.piece_tokens)
+    return max(costs.prefill.worth(min(most, config.piece_tokens), most), costs.prefill.within(slack_s, most))
+
+
+def _encoded_first(head: Work, ready: Sequence[Work], costs: Costs) -> Work:
+    """A prefill of several is little dearer than one of a few: where as many can join it, for less than it costs, they
+    are encoded first."""
+    if not (head.waiting and head.stage is Stage.PREFILL):
+        return head
+    others = [work for work in ready if work.waiting and work.stage is Stage.ENCODE]
+    ours = [work for work in ready if work.waiting and work.stage is Stage.PREFILL]
+    joins = len(others) >= len(ours) and costs.rows_s(Stage.ENCODE, len(others)) < costs.prefill.at(head.tokens)
+    return min(others, key=_urgency) if joins else head
+
+
+def _gathered(
+    ready: list[Work], works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
+) -> tuple[list[Work], float]:
+    """``ready`` without those listeners who can wait for others, and until when they do."""
+    until_s = math.inf
+    need_s = max(_round_s(works, costs) / SPARE + LEAST_LEAD_S, config.lead_ms / 2000)
+    for stage in (Stage.DECODE, Stage.FRAME):
+        ours = [work for work in ready if work.stage is stage and work.rank is Rank.REPLY]
+        if not ours or not all(work.listening for work in ours):
+            continue
+        latest_s = min(work.deadline_s for work in ours) - need_s
+        others = [w.start_s for w in works if w.stage is stage and w.listening and now < w.start_s <= latest_s]
+        if others:
+            ready = [work for work in ready if work.stage is not stage or not work.listening]
+            until_s = min(until_s, max(others))
+    return ready, until_s
 
 
 @dataclass

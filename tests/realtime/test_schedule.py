@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.events import Playout
-from realtime.schedule import Batch, Costs, EngineConfig, Listener, Load, Rank, Stage, Work, choose, piece
+from realtime.schedule import Batch, Costs, EngineConfig, Listener, Load, Rank, Stage, Work, choose
 
 CONFIG = EngineConfig()
 works = st.lists(
@@ -65,24 +65,103 @@ def test_first_sound_goes_before_more_lead_as_long_as_nobody_runs_dry() -> None:
         return chosen.stage
 
     assert first(asked, 0.11) is Stage.ENCODE, "70 ms for all four and a frame, and something to spare"
-    assert first(asked, 0.09) is Stage.FRAME, "somebody would run dry"
+    assert first(asked, 0.085) is Stage.FRAME, "somebody would run dry"
     assert first(asked[:1], 0.07) is Stage.ENCODE, "one is sooner done than four"
 
 
+def spoken(frame_s: float = 0.04) -> Costs:
+    """A frame takes ``frame_s`` for any number of listeners, a position 1 ms after 10 ms for any prefill."""
+    costs = Costs()
+    for rows in (1, 8) * 20:
+        for stage in (Stage.DECODE, Stage.FRAME, Stage.RENDER):
+            costs.learn(stage, frame_s / 3, rows=rows)
+    for tokens in (3, 40, 100, 400):
+        costs.learn(Stage.PREFILL, 0.01 + 0.001 * tokens, tokens)
+    return costs
+
+
+def listener(dry_at_s: float, slot: int = 1, start_s: float = math.inf, stage: Stage = Stage.FRAME) -> Work:
+    return Work(slot, stage, Rank.REPLY, dry_at_s, start_s, listening=True)
+
+
 def test_a_prefill_is_cut_to_the_slack_of_those_who_listen() -> None:
-    costs = Costs({Stage.DECODE: 0.01, Stage.FRAME: 0.02, Stage.RENDER: 0.01}, token_s=0.001)
-    prefill = Work(0, Stage.PREFILL, Rank.LISTEN, 1.0)
+    def allowed(dry_in_s: float, costs: Costs) -> int:
+        prefill = Work(0, Stage.PREFILL, Rank.LISTEN, 1.0)
+        chosen = choose([prefill, listener(10 + dry_in_s)], 10.0, costs, CONFIG)
+        assert isinstance(chosen, Batch)
+        return chosen.max_tokens
 
-    def allowed(dry_in_s: float) -> int:
-        listener = Work(1, Stage.FRAME, Rank.REPLY, 10 + dry_in_s, 10.05)
-        return piece([prefill, listener], {0}, 10.0, costs, CONFIG)
+    assert allowed(0.25, spoken()) == pytest.approx((0.9 * 0.24 - 0.04 - 0.01) / 0.001, abs=2)
+    assert allowed(0.1, spoken()) == CONFIG.piece_tokens
+    assert allowed(0.0, spoken()) == CONFIG.piece_tokens
+    assert allowed(5.0, spoken()) == CONFIG.prefill_tokens
+    assert allowed(0.0, Costs()) == CONFIG.prefill_tokens, "nothing is known yet"
+    assert allowed(math.inf, spoken()) == CONFIG.prefill_tokens
 
-    assert allowed(0.25) == pytest.approx(160, abs=1)
-    assert allowed(0.11) == pytest.approx(48, abs=1)
-    assert allowed(0.0) == CONFIG.piece_tokens
-    assert allowed(5.0) == CONFIG.prefill_tokens
-    assert piece([prefill], {0}, 10.0, costs, CONFIG) == CONFIG.prefill_tokens
-    assert piece([prefill, Work(1, Stage.FRAME, Rank.REPLY, 10)], {0}, 10, Costs(), CONFIG) == CONFIG.prefill_tokens
+
+def test_a_prefill_is_not_cut_into_crumbs() -> None:
+    """On a card a hundred positions cost little more than ten: cut into tens they would cost ten times as much."""
+    costs = Costs()
+    for tokens, seconds in ((8, 0.02), (50, 0.024), (400, 0.038)):
+        costs.learn(Stage.PREFILL, seconds, tokens)
+    chosen = choose([Work(0, Stage.PREFILL, Rank.REPLY, 10.2, waiting=True), listener(10.0)], 10.0, costs, CONFIG)
+    assert isinstance(chosen, Batch)
+    assert chosen.max_tokens == 256
+
+
+def test_who_waits_gets_on_together_once_those_who_listen_have_lead() -> None:
+    asked = [Work(n, Stage.PREFILL, Rank.REPLY, 10.2, waiting=True, tokens=50) for n in range(2, 6)]
+
+    def first(dry_in_s: float, start_s: float) -> Stage:
+        chosen = choose([*asked, listener(10 + dry_in_s, start_s=start_s)], 10.0, spoken(), CONFIG)
+        assert isinstance(chosen, Batch)
+        return chosen.stage
+
+    assert first(0.29, 0.0) is Stage.PREFILL, "210 ms for all of them, a frame and something to spare"
+    assert first(0.27, 0.0) is Stage.FRAME, "the listener gets more lead first, so that they needn't be cut"
+    assert first(0.27, 10.1) is Stage.PREFILL, "there is no more lead to be had: they are cut"
+
+
+def test_turns_that_end_one_after_the_other_are_prefilled_together_where_that_is_cheaper() -> None:
+    def first(*encode_s: float, others: int = 1) -> Stage:
+        costs = spoken()
+        for rows, seconds in enumerate(encode_s, start=1):
+            costs.learn(Stage.ENCODE, seconds, rows=rows)
+        asked = [Work(n, Stage.ENCODE, Rank.REPLY, 10.3, waiting=True) for n in range(2, 2 + others)]
+        chosen = choose([Work(1, Stage.PREFILL, Rank.REPLY, 10.2, waiting=True, tokens=50), *asked], 10, costs, CONFIG)
+        assert isinstance(chosen, Batch)
+        return chosen.stage
+
+    assert first(0.01) is Stage.ENCODE
+    assert first(0.1) is Stage.PREFILL, "to encode would take longer than to prefill"
+    assert first(0.01, others=0) is Stage.PREFILL
+
+
+def test_as_many_are_encoded_as_there_is_time_for() -> None:
+    costs = spoken()
+    for rows in (1, 2, 4, 8) * 5:
+        costs.learn(Stage.ENCODE, 0.02 * rows, rows=rows)
+    asked = [Work(n, Stage.ENCODE, Rank.REPLY, 10.2 + n, waiting=True) for n in range(2, 10)]
+    chosen = choose([*asked, listener(10.2)], 10.0, costs, CONFIG)
+    assert chosen == Batch(Stage.ENCODE, Rank.REPLY, (2, 3, 4, 5, 6, 7))
+
+
+@pytest.mark.parametrize("stage", [Stage.DECODE, Stage.FRAME])
+def test_those_who_listen_wait_for_each_other_while_they_have_lead(stage: Stage) -> None:
+    def asked(dry_in_s: float, *start_s: float) -> Batch | float | None:
+        others = [listener(10.4, n, 10 + at_s, stage) for n, at_s in enumerate(start_s, start=2)]
+        return choose([listener(10 + dry_in_s, start_s=0.0, stage=stage), *others], 10.0, spoken(), CONFIG)
+
+    alone = Batch(stage, Rank.REPLY, (1,))
+    assert asked(0.16) == alone
+    assert asked(0.16, 0.02, 0.03) == 10.02, "and then for the next"
+    assert asked(0.16, 0.03) == 10.03
+    assert asked(0.16, 0.05) == alone, "half of the lead is kept: nobody waits 50 ms"
+    assert asked(0.12, 0.01) == alone
+    assert asked(0.16, -1) == Batch(stage, Rank.REPLY, (1, 2))
+    newcomer = Work(7, stage, Rank.REPLY, 10.2, waiting=True)
+    chosen = choose([newcomer, listener(10.16, 1, 0.0, stage), listener(10.4, 2, 10.02, stage)], 10, spoken(), CONFIG)
+    assert chosen == Batch(stage, Rank.REPLY, (1, 7)), "who waits for first sound is not kept waiting for listeners"
 
 
 def test_costs_follow_what_is_measured() -> None:
@@ -90,7 +169,7 @@ def test_costs_follow_what_is_measured() -> None:
     for _ in range(100):
         costs.learn(Stage.PREFILL, 0.05, 100)
         costs.learn(Stage.DECODE, 0.01)
-    assert costs.token_s == pytest.approx(0.0005)
+    assert costs.prefill.at(100) == pytest.approx(0.05)
     assert costs.frame_s == pytest.approx(0.01)
 
 
@@ -98,9 +177,23 @@ def test_small_prefills_do_not_make_a_position_look_dear() -> None:
     costs = Costs()
     for tokens in (3, 40, 4, 60, 3, 50, 3, 3, 3, 45) * 3:
         costs.learn(Stage.PREFILL, 0.01 + 0.0004 * tokens, tokens)
-    assert costs.least_s(Stage.PREFILL, 32, 1) == pytest.approx(0.0228, rel=0.05)
-    assert costs.prefilled_in(0.05) == pytest.approx(100, rel=0.1)
-    assert costs.prefilled_in(0.005) < 0
+    assert costs.prefill.at(32) == pytest.approx(0.0228, rel=0.05)
+    assert costs.prefill.within(0.05, 512) == pytest.approx(80, rel=0.1), "what was not seen yet is taken for dear"
+    assert costs.prefill.within(0.005, 512) == 0
+    costs.learn(Stage.PREFILL, 0.01 + 0.0004 * 80, 80)
+    assert costs.prefill.within(0.05, 512) == pytest.approx(95, rel=0.1)
+    costs.learn(Stage.PREFILL, 5.0, 80)
+    assert costs.prefill.within(0.05, 512) > 60, "a machine that stalls for once is not believed"
+
+
+@given(st.lists(st.tuples(st.integers(1, 512), st.floats(1e-4, 1)), max_size=20), st.floats(0, 2))
+def test_what_fits_is_predicted_to_fit(measured: list[tuple[int, float]], seconds: float) -> None:
+    costs = Costs()
+    for tokens, took_s in measured:
+        costs.prefill.learn(tokens, took_s)
+    fits = costs.prefill.within(seconds, 512)
+    assert fits in (0, 512) or costs.prefill.at(fits) <= seconds
+    assert 32 <= costs.prefill.worth(32, 512) <= 512
 
 
 def test_a_listener_runs_dry_when_what_was_made_is_played() -> None:

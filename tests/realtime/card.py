@@ -1,0 +1,164 @@
+"""The real engine and its schedule on a card that isn't there: virtual time, and what each stage cost on one.
+
+``python -m tests.realtime.card`` plays the conversations of ``benchmarks/gpu.py`` (``paced@N``: N callers who end
+within a second; ``together@N``: within 100 ms) with the toy model in the model's place and the clock moved on by what
+an H200 was measured to take (RESULTS.md, "On a card"). What it prints is simulated: it says what a schedule is worth,
+and nothing of a card. The stages' costs by their rows lie on lines between what was measured at 1, 8 and 64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.engine import SPREAD_S, Crowd, Turn
+from models.base import Audio, Model, Part, Pcm, Sampling
+from realtime.schedule import EngineConfig
+from tests.realtime.doubles import SPEC, ToyThinker, toy_model
+from tests.realtime.doubles_speech import FRAME_SAMPLES, Array, OnCall, ToyCodec
+
+TOKEN_SAMPLES = 1231  # of 16,000: thirteen audio tokens a second
+WITHHELD = 555  # samples that code2wav holds back
+FRAMES = 40
+QUESTION_S = 3.0
+
+THINKER_MS = ((1, 7.0), (8, 12.0), (64, 28.5), (512, 37.6))
+"""Rows of a decoded token or of a prefill, which are the same to the card: read off ``decode`` at 1, 8 and 64, and off
+``prefill`` at 49 rows, 392 and (in two calls) 3,136. It has the talker's own prefill in it."""
+FRAME_MS = ((1, 11.1), (8, 12.6), (64, 22.4))
+FIRST_FRAME_MS = ((1, 2.8), (8, 4.1), (64, 5.0))
+"""What a frame takes longer with so many replies that begin."""
+RENDER_MS = ((1, 0.1), (8, 0.2), (64, 1.1))
+BESIDES_MS, BESIDES_EACH_MS = 1.2, 0.02
+"""What a unit takes besides, and for each session: with it, one caller's first sound comes when the card's came, 53 ms
+after the end. The second is a guess."""
+ENCODE_ROWS = 16
+"""Windows of three seconds in one replay; it takes 2.7 ms and 1.4 a window."""
+PREFILL_ROWS = 512
+"""Rows of one replay."""
+
+
+def between(points: Sequence[tuple[int, float]], rows: int) -> float:
+    """On the lines through ``points``."""
+    return float(np.interp(rows, [at for at, _ in points], [value for _, value in points]))
+
+
+def thinker_ms(rows: int) -> float:
+    """Milliseconds of ``rows`` rows, in as many replays as they need."""
+    whole, rest = divmod(rows, PREFILL_ROWS)
+    return whole * between(THINKER_MS, PREFILL_ROWS) + (between(THINKER_MS, rest) if rest else 0.0)
+
+
+def encode_ms(windows: int) -> float:
+    """Milliseconds of ``windows`` windows, in as many replays as they need."""
+    sizes = [min(ENCODE_ROWS, windows - begin) for begin in range(0, windows, ENCODE_ROWS)]
+    return sum(2.7 + 1.4 * (1 << (size - 1).bit_length()) for size in sizes)
+
+
+class CardClock:
+    """Time that only work and waiting take."""
+
+    def __init__(self) -> None:
+        self.at_s = 100.0
+
+    def now(self) -> float:
+        return self.at_s
+
+    def sleep(self, seconds: float) -> None:
+        self.at_s += seconds
+
+
+class CardThinker(ToyThinker):
+    """Hears as the real one does in exact mode: a question of under eight seconds is encoded when it has ended."""
+
+    def append(self, slot: int, part: Part) -> None:
+        state = self.slots[slot]
+        if not isinstance(part, Audio):
+            super().append(slot, part)
+            return
+        pcm: Pcm = np.concatenate([state.remainder, part.pcm])
+        state.remainder = pcm
+        if part.final:
+            state.queue += [pcm[at : at + TOKEN_SAMPLES] for at in range(0, len(pcm), TOKEN_SAMPLES)]
+            state.remainder = pcm[:0]
+
+
+class CardCodec(ToyCodec):
+    """Silence of the right length: what is listened for here is when."""
+
+    def one(self, slot: int, frames: np.ndarray) -> Any:
+        begun = bool(self.slots[slot][0])
+        self.slots[slot] = [1, np.zeros(WITHHELD, np.float32)]
+        return np.zeros(len(frames) * FRAME_SAMPLES - (0 if begun else WITHHELD), np.float32).view(Array)
+
+
+def endless(cache: Sequence[int], base: int, sampling: Sampling) -> int:
+    """Words, and no end."""
+    return 10 + len(cache) % 80
+
+
+class Card:
+    """A model whose calls take their time. ``spent_ms``: each call by its stage, with its rows."""
+
+    def __init__(self, slots: int) -> None:
+        self.clock = CardClock()
+        self.calls: list[tuple[str, int, float]] = []
+        on_call: OnCall = self._called
+        model = toy_model(slots, on_call=on_call, spec=replace(SPEC, context_tokens=1 << 20))
+        thinker: Any = CardThinker(slots, 1 << 30, on_call, endless)
+        self._codec = CardCodec(on_call)
+        self._talker: Any = model.talker
+        self.model = Model(model.spec, model.prompt, thinker, model.talker, self._codec)
+
+    def _called(self, stage: str, slots: Sequence[int], size: int) -> None:
+        self.calls.append((stage, size, took_ms := self._ms(stage, slots, size)))
+        besides_ms = 0.0 if stage == "talker_prefill" else BESIDES_MS + BESIDES_EACH_MS * len(self._talker.slots)
+        self.clock.at_s += (took_ms + besides_ms) / 1000
+
+    def _ms(self, stage: str, slots: Sequence[int], size: int) -> float:
+        if stage == "encode":
+            return encode_ms(size)
+        if stage in ("prefill", "decode"):
+            return thinker_ms(size)
+        if stage == "frame":
+            first = sum(not self._talker.slots[slot].frames for slot in slots)
+            return between(FRAME_MS, size) + (between(FIRST_FRAME_MS, first) if first else 0.0)
+        return between(RENDER_MS, size) if stage == "render" else 0.0  # the talker's prefill is in the thinker's
+
+
+def converse(callers: int, spread_s: float, turns: int, config: EngineConfig | None = None) -> dict[str, float]:
+    """The figures of ``benchmarks/gpu.py``, with the mean rows of a call."""
+    card = Card(callers)
+    config = config or EngineConfig()
+    crowd = Crowd(card.model, callers, replace(config, reply_frames=FRAMES, speaking_share=0.01), card.clock)
+    turn = Turn(QUESTION_S, spread_s, max_tokens=FRAMES // 2)
+    took_s = sum(crowd.turn(turn, epoch) for epoch in range(turns))
+    figures = crowd.figures(took_s)
+    replied = sum(heard.finished for heard in crowd.callers.values())
+    crowd.close()
+    kept = ("ttfa_p50", "ttfa_p95", "underrun_ms_max", "busy", "prefill_ms", "prefill_rows", "decode_ms", "decode_rows")
+    return {
+        **{name: figures[name] for name in (*kept, "frame_ms", "frame_rows")},
+        "unanswered": float(turns * callers - replied),
+        "took_s": took_s,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--turns", type=int, default=2)
+    options = parser.parse_args()
+    for name, spread_s, turns in (("paced", 1.0, options.turns), ("together", SPREAD_S, 1)):
+        for callers in options.callers:
+            found = {key: round(value, 4) for key, value in converse(callers, spread_s, turns).items()}
+            print(f"{name}@{callers} {json.dumps(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
