@@ -7,19 +7,23 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 from websockets.asyncio.client import connect
 
+from realtime.pcm import resample, to_float, to_int16
 from tests.transport.live import PATIENCE_S, LiveServer
+from tests.transport.phone.baresip import Baresip, microphone
 from transport.phone.call import PhoneCall
 from transport.phone.config import PhoneConfig, SipConfig
 from transport.phone.policy import Policy
 from transport.phone.sip_call import SipCall
 from transport.phone.sip_endpoint import SipEndpoint
 
+HZ = 8000
 SIP = SipConfig(port=0, rtp_ports=(20000, 20399))
 
 
@@ -114,6 +118,27 @@ class Watcher:
         return self.of_kind(kind)[count - 1]
 
 
+def at_8k(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
+    """int16 -> int16."""
+    return to_int16(resample(to_float(pcm), rate_hz, HZ))
+
+
+def silence(seconds: float) -> np.ndarray:
+    """int16 [n]."""
+    return np.zeros(int(seconds * HZ), np.int16)
+
+
+@asynccontextmanager
+async def two_telephones(folder: Path) -> AsyncIterator[tuple[Baresip, Baresip]]:
+    """Both silent; the second, ``bob``, answers by itself."""
+    source = microphone(folder / "say.wav", [silence(60)], HZ)
+    async with (
+        Baresip.start(folder / "first", source) as first,
+        Baresip.start(folder / "second", source, name="bob", params=";answermode=auto") as second,
+    ):
+        yield first, second
+
+
 def likeness(recorded: np.ndarray, original: np.ndarray) -> float:
     """The best normalised correlation of ``original`` with a stretch of ``recorded``, both at one rate."""
     size = 1 << (len(recorded) + len(original)).bit_length()
@@ -128,7 +153,7 @@ def likeness(recorded: np.ndarray, original: np.ndarray) -> float:
 def share_heard(recorded: np.ndarray, original: np.ndarray, piece_s: float = 0.2) -> float:
     """How much of ``original`` is in ``recorded``, both at 8 kHz, piece by piece: a telephone on a machine that stalls
     drops packets, and what it keeps moves together."""
-    size = round(8000 * piece_s)
+    size = round(HZ * piece_s)
     pieces = [original[at : at + size] for at in range(0, len(original) - size, size)]
     loud = [piece for piece in pieces if np.abs(piece).max() > 500]
     return float(np.mean([likeness(recorded, piece) > 0.85 for piece in loud]))

@@ -10,40 +10,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realtime.pcm import resample, to_float, to_int16
 from tests.realtime.doubles import SPEC, toy_model
 from tests.transport.live import LiveServer, read_wav
 from tests.transport.phone.baresip import RATES_HZ, Baresip, microphone
 from tests.transport.phone.calling import (
+    HZ,
     Watcher,
     address,
+    at_8k,
     call_id,
     calls,
-    endpoint,
     eventually,
+    leg,
     nothing_is_left,
     phone_config,
     posted,
     share_heard,
+    silence,
+    two_telephones,
 )
 from transport.phone.policy import Policy
 
 pytestmark = pytest.mark.phone
 
-HZ = 8000
 FORBIDDEN = "403"
 ENOUGH = 0.6
 """Of what was said must be in the other side's recording. On a machine that keeps up all of it is; a busy one makes
 baresip drop half. Another clip's pieces are found never, another tone's sometimes."""
 WORDY = "Go on and on, please, about all the trains that leave today."
-
-
-def at_8k(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
-    return to_int16(resample(to_float(pcm), rate_hz, HZ))
-
-
-def silence(seconds: float) -> np.ndarray:
-    return np.zeros(int(seconds * HZ), np.int16)
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +120,13 @@ async def test_hold_and_resume(server: LiveServer, said: np.ndarray, tmp_path: P
     async with Baresip.start(tmp_path / "phone", source) as phone:
         await phone.dial(address(server))
         id_ = await call_id(server)
-        leg = next(iter(endpoint(server)._calls.values()))
+        line = leg(server)
         async with Watcher.of(server, id_) as watcher:
             await watcher.until("output_audio_buffer.started")
             await phone.command("hold")
-            await eventually(lambda: leg.speaker.muted, "they hold the line")
+            await eventually(lambda: line.speaker.muted, "they hold the line")
             await phone.command("resume")
-            await eventually(lambda: not leg.speaker.muted, "they are back")
+            await eventually(lambda: not line.speaker.muted, "they are back")
             turns = len(watcher.of_kind("input_audio_buffer.committed"))
             await watcher.until("input_audio_buffer.committed", turns + 1)
             started = len(watcher.of_kind("output_audio_buffer.started"))
@@ -153,11 +147,7 @@ async def test_they_interrupt(server: LiveServer, said: np.ndarray, tmp_path: Pa
 
 
 async def test_a_transfer_to_a_second_telephone(server: LiveServer, tmp_path: Path) -> None:
-    source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
-    async with (
-        Baresip.start(tmp_path / "first", source) as first,
-        Baresip.start(tmp_path / "second", source, name="bob", params=";answermode=auto") as second,
-    ):
+    async with two_telephones(tmp_path) as (first, second):
         await first.dial(address(server))
         id_ = await call_id(server)
         target = {"target_uri": f"sip:bob@127.0.0.1:{second.port}"}
@@ -170,12 +160,9 @@ async def test_a_transfer_to_a_second_telephone(server: LiveServer, tmp_path: Pa
 
 
 async def test_an_attended_transfer(server: LiveServer, tmp_path: Path) -> None:
-    """This baresip knows no Replaces (RFC 3891): it calls the second anew, and we leave both calls."""
-    source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
-    async with (
-        Baresip.start(tmp_path / "first", source) as first,
-        Baresip.start(tmp_path / "second", source, name="bob", params=";answermode=auto") as second,
-    ):
+    """This baresip knows no Replaces (RFC 3891; ``test_replaces`` has a telephone that does): it calls the second anew,
+    and we leave both calls."""
+    async with two_telephones(tmp_path) as (first, second):
         await first.dial(address(server))
         id_ = await call_id(server)
         made = await posted(server, "/v1/phone/calls", {"to": f"sip:bob@127.0.0.1:{second.port}"})

@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realtime.pcm import resample, to_float, to_int16
 from tests.realtime.doubles import toy_model
 from tests.transport.live import LiveServer, espeak, read_wav
 from tests.transport.phone.baresip import Baresip, microphone
-from tests.transport.phone.calling import Watcher, nothing_is_left, phone_config, posted
+from tests.transport.phone.calling import HZ, Watcher, at_8k, nothing_is_left, phone_config, posted, silence
 from transport.phone.policy import Policy
 
 pytestmark = pytest.mark.phone
 
-HZ = 8000
 GREETING = "You have reached the office of Miller and sons. We can't take your call now. Please leave a message."
 TONE_S = 0.4
 
@@ -29,17 +27,13 @@ def server() -> Iterator[LiveServer]:
         yield live
 
 
-def silence(seconds: float) -> np.ndarray:
-    return np.zeros(int(seconds * HZ), np.int16)
-
-
 def tone() -> np.ndarray:
     return np.asarray(9000 * np.sin(2 * np.pi * 1000 * np.arange(round(TONE_S * HZ)) / HZ), np.int16)
 
 
 async def test_a_machine_gets_the_message_after_its_tone(server: LiveServer, tmp_path: Path) -> None:
     rate_hz, pcm = read_wav(espeak(tmp_path / "greeting.wav", GREETING))
-    greeting = to_int16(resample(to_float(pcm), rate_hz, HZ))
+    greeting = at_8k(pcm, rate_hz)
     before = [silence(0.5), greeting, silence(0.5), tone()]
     source = microphone(tmp_path / "say.wav", [*before, silence(60)], HZ)
     tone_ends = sum(len(part) for part in before)

@@ -14,6 +14,7 @@ from tests.realtime.doubles import toy_model
 from tests.transport.live import LiveServer
 from tests.transport.phone.baresip import Baresip, microphone
 from tests.transport.phone.calling import (
+    HZ,
     SIP,
     Watcher,
     call_id,
@@ -23,6 +24,7 @@ from tests.transport.phone.calling import (
     nothing_is_left,
     phone_config,
     posted,
+    silence,
 )
 from tests.transport.phone.kamailio import PASSWORD, Kamailio
 from transport.phone.config import TrunkConfig
@@ -31,7 +33,7 @@ from transport.phone.sip_registration import Registration
 
 pytestmark = pytest.mark.phone
 
-OURS, HZ = "4930", 8000
+OURS = "4930"
 
 
 def at(trunk: Kamailio) -> LiveServer:
@@ -62,7 +64,7 @@ async def called(server: LiveServer, phone: Baresip, trunk: Kamailio) -> None:
 
 async def test_calls_over_the_connection_on_which_we_registered(tmp_path: Path) -> None:
     trunk = Kamailio(tmp_path / "trunk")
-    source = microphone(tmp_path / "say.wav", [np.zeros(60 * HZ, np.int16)], HZ)
+    source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
     account = f";auth_user=alice;auth_pass={PASSWORD};answermode=auto"
     async with trunk.running():
         with at(trunk) as server:
@@ -85,7 +87,7 @@ async def test_calls_over_the_connection_on_which_we_registered(tmp_path: Path) 
 
 async def test_the_trunk_restarts_and_we_are_there_again(tmp_path: Path) -> None:
     trunk = Kamailio(tmp_path / "trunk")
-    source = microphone(tmp_path / "say.wav", [np.zeros(60 * HZ, np.int16)], HZ)
+    source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
     account = f";auth_user=alice;auth_pass={PASSWORD}"
     where = f"127.0.0.1:{trunk.udp}"
     async with AsyncExitStack() as first_run:

@@ -10,29 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from realtime.pcm import resample, to_float, to_int16
 from tests.realtime.doubles import toy_model
 from tests.transport.certificates import self_signed
 from tests.transport.live import LiveServer, read_wav
 from tests.transport.phone.baresip import Baresip, microphone
 from tests.transport.phone.calling import (
+    HZ,
     SIP,
     Watcher,
     address,
+    at_8k,
     call_id,
     endpoint,
     eventually,
+    leg,
     nothing_is_left,
     phone_config,
     posted,
+    silence,
 )
 from transport.phone.config import TrunkConfig
 from transport.phone.policy import Policy
-from transport.phone.sip_call import SipCall
 
 pytestmark = pytest.mark.phone
-
-HZ = 8000
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,7 @@ def server(folder: Path) -> Iterator[LiveServer]:
 def said(question: Path) -> np.ndarray:
     """The question at 8 kHz, int16."""
     rate_hz, pcm = read_wav(question)
-    return to_int16(resample(to_float(pcm), rate_hz, HZ))
-
-
-def silence(seconds: float) -> np.ndarray:
-    return np.zeros(int(seconds * HZ), np.int16)
-
-
-def leg(server: LiveServer) -> SipCall:
-    return next(iter(endpoint(server)._calls.values()))
+    return at_8k(pcm, rate_hz)
 
 
 def tls_address(server: LiveServer) -> str:
