@@ -44,7 +44,12 @@ def test_what_they_hear_while_an_application_decides(told: list[About], early: b
         if early:
             sender: RtpSender = call.speaker._sender
             sound = sender.sound
-            sender.sound = lambda pcm, rate_hz: (heard.append(pcm), sound(pcm, rate_hz))  # type: ignore[method-assign]
+
+            def noted(pcm: Any, rate_hz: int) -> None:
+                heard.append(pcm)
+                sound(pcm, rate_hz)
+
+            sender.sound = noted  # type: ignore[method-assign]
         await asyncio.sleep(1.0)
         assert bool(heard) == early, "music, or their own ringing"
         assert wire.rig.service.sessions == 0, "no session yet"

@@ -79,7 +79,7 @@ def test_early_media_opens_the_way_and_is_nobody_s_turn(monkeypatch: pytest.Monk
         assert call.state is State.RINGING
         assert not called.wire.rig.of("response.created"), "nobody is greeted"
         called.reply(invite, 200)  # as agreed
-        assert call.state is State.UP
+        assert call.state.name == "UP"
         await called.wire.eventually(lambda: bool(called.wire.rig.of("response.created")))
         phone_call(called.wire).hang_up("enough")
         called.wire.reply(called.wire.asked("BYE")[0])
@@ -116,7 +116,7 @@ def test_it_does_not_ring_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         assert cancel.via[0].branch == invite.via[0].branch
         called.wire.reply(cancel)
         called.reply(invite, 487)
-        assert called.wire.asked("ACK")[-1].cseq == cancel.cseq.__class__(1, "ACK")  # type: ignore[union-attr]
+        assert called.wire.asked("ACK")[-1].headers.get_first("cseq") == "1 ACK"
         assert called.ended == "no_answer"
 
     run(monkeypatch, main)
