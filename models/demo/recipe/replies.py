@@ -17,7 +17,7 @@ from .talker import Vocabulary
 from .work import Progress, in_threads, load_state, save_state, work_folder
 
 SEED = 2
-COUNT = 800
+COUNT = 1600
 
 
 @dataclass(frozen=True)
