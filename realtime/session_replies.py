@@ -179,6 +179,8 @@ class Replies:
         assert reply is not None, "a reply runs"
         if self._config.output_buffer_events and reply.playback.sent:
             self._out.tell(wire.output_audio_stopped(reply.key))
+        if self._pauses and reply.playback.held:  # nothing is left to play, but a player that waits would wait for ever
+            self._out.tell({"type": "parley.playout.resume", "response_id": reply.key})
         self._made_before += reply.playback.generated
         self.ran_dry = reply.playback.underrun_ms > 0
         self._items.remember(reply)

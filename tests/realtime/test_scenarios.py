@@ -183,6 +183,20 @@ def test_listening_noises_stop_us_for_a_moment_at_most(words: str) -> None:
     assert len(script.of("input_audio_buffer.speech_started")) == 1
 
 
+def test_a_player_that_was_paused_in_our_last_words_is_never_left_paused() -> None:
+    """Whatever they say then, and whenever: the next reply must be heard."""
+    ends = []
+    for late_s in (0.1 * step for step in range(20)):
+        script = speaking(SmallEngine(overheard="what about York"), config=SessionConfig(player_pauses=True))
+        script.wait(2.0 + late_s)
+        script.say(0.9)
+        script.wait(8)
+        last = [kind for kind in script.types() if kind.startswith("parley.playout.") or kind.endswith(".truncated")]
+        ends.append(last[-1] if last else "")
+    assert "parley.playout.resume" in ends
+    assert "parley.playout.pause" not in ends
+
+
 def test_one_word_is_enough_if_it_is_stop() -> None:
     script = speaking(SmallEngine(overheard="stop"))
     began = script.now
