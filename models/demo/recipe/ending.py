@@ -154,7 +154,7 @@ def fit(seen: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, float]:
         search.zero_grad()
         wrong = torch.nn.functional.binary_cross_entropy_with_logits(scaled @ weights + bias, wanted)
         total = wrong + PENALTY * weights @ weights
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]  # torch again
         return total
 
     search.step(loss)  # type: ignore[no-untyped-call]  # torch's optimizers have no types
