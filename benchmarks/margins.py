@@ -2,8 +2,10 @@
 
 A batch of another size, or another device, rounds otherwise, by a few of float32's last places, which move a logit or a
 probability by about 1e-6. A draw falls to the other side only where its number lay that close to the edge between two
-tokens, a greedy choice where the two best were that close. So where a reply differs from the lone one and the draw that
-parted them had a wider margin, rounding is no excuse.
+tokens, a greedy choice where the two best were that close. And a draw gives its token's neighbour where the two were
+that close to each other: tokens lie in the order of their logits, those two change places, and the number, wherever it
+lies in the one, now lies in the other. So where a reply differs from the lone one and the draw that parted them had a
+wider margin, rounding is no excuse.
 """
 
 from __future__ import annotations
@@ -32,6 +34,24 @@ class Margins:
     frames: list[float] = field(default_factory=list)
 
 
+def draw_margin(edges: torch.Tensor, numbers: torch.Tensor, chosen: torch.Tensor) -> float:
+    """The least margin of some rows' draws: ``numbers`` [rows, 1] fell on the tokens at places ``chosen`` [rows, 1],
+    whose chances end at ``edges`` [rows, tokens], the likeliest first.
+
+    It is a number's distance from an edge, as a share of all, or how far apart the logits of the chosen token and of
+    the next one on either side are, divided by the temperature (1 at most, so that it makes nothing nearer)."""
+    to_edge = ((edges - numbers).abs() / edges[:, -1:]).min()
+    logits = edges.diff(prepend=torch.zeros_like(edges[:, :1])).log()  # but for a constant; tokens left out are at -inf
+    steps = (logits[:, :-1] - logits[:, 1:]).nan_to_num(nan=torch.inf)
+    steps = torch.nn.functional.pad(
+        steps, (1, 1), value=torch.inf
+    )  # nobody stands before the first, nor after the last
+    place = chosen.clamp(max=edges.shape[-1] - 1)
+    return float(
+        torch.stack((to_edge, steps.gather(-1, place).abs().min(), steps.gather(-1, place + 1).abs().min())).min()
+    )
+
+
 @contextmanager
 def watched(model: Model) -> Iterator[Margins]:
     """Notes the margins of what one slot draws meanwhile; on a CPU, where nothing is captured."""
@@ -39,8 +59,9 @@ def watched(model: Model) -> Iterator[Margins]:
     search, best = torch.searchsorted, torch.Tensor.argmax
 
     def searching(edges: torch.Tensor, numbers: torch.Tensor, **how: Any) -> torch.Tensor:
-        drawn.append(float(((edges - numbers).abs() / edges[:, -1:]).min()))
-        return search(edges, numbers, **how)
+        chosen = search(edges, numbers, **how)
+        drawn.append(draw_margin(edges, numbers, chosen))
+        return chosen
 
     def choosing(logits: torch.Tensor, *how: Any, **more: Any) -> torch.Tensor:
         first, second = logits.float().topk(2, -1).values.unbind(-1)

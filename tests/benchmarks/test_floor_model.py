@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from benchmarks.floor_model import ModelEngine
-from benchmarks.margins import NEAR, Margins, near_tie, watched
+from benchmarks.margins import NEAR, Margins, draw_margin, near_tie, watched
 from models import registry
-from models.base import LoadOptions, Model
+from models.base import LoadOptions, Model, Sampling
+from models.nn import sampling
 from models.qwen3_omni import write_tiny
 from realtime.events import AudioOut, Cancel, EngineOutput, Finished, Open, TextOut
 from tests.realtime.test_engine_tiny import asked
@@ -83,6 +84,45 @@ def test_margins_are_those_of_the_draws(model: Model) -> None:
     assert all(0 <= margin <= 1 for margin in margins.tokens + margins.frames)
     assert len(set(margins.frames)) > 1
     engine.spoken("r4")
+
+
+def drawn(logits: list[float], number: float, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
+    """The token that ``number`` draws, and the margin of that draw."""
+    margins: list[float] = []
+    search = torch.searchsorted
+
+    def searching(edges: torch.Tensor, numbers: torch.Tensor, *, right: bool) -> torch.Tensor:
+        chosen = search(edges, numbers, right=right)
+        margins.append(draw_margin(edges, numbers, chosen))
+        return chosen
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "searchsorted", searching)
+        patched.setattr(sampling, "uniform", lambda seed, step: number)
+        (token,) = sampling.sample(torch.tensor([logits]), [sampling.Draw(Sampling(1.0, 0, 0.9), 0)])
+    return token, margins[0]
+
+
+def test_tokens_that_rounding_makes_change_places_are_a_near_tie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four tokens of a chance of a quarter or so, and one that the 0.9 leave out; the middle two are as likely."""
+    one, other = [2.1, 2.0, 2.0 - 5e-7, 1.9, -2.0], [2.1, 2.0 - 5e-7, 2.0, 1.9, -2.0]
+    for number in (0.4, 0.6):  # in the middle of the second place, and of the third
+        token, margin = drawn(one, number, monkeypatch)
+        assert drawn(other, number, monkeypatch)[0] != token
+        assert margin < NEAR
+    for number in (0.15, 0.9):  # of the first place, and of the last, which change with nobody
+        token, margin = drawn(one, number, monkeypatch)
+        assert drawn(other, number, monkeypatch)[0] == token
+        assert margin > 0.01
+    assert drawn([2.1, 2.0, 1.99, 1.9, -2.0], 0.4, monkeypatch)[1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_number_at_an_edge_is_a_near_tie(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = torch.tensor([2.1, 2.0, 1.9], dtype=torch.float64).softmax(-1)
+    edge = float(chance[0])
+    assert drawn([2.1, 2.0, 1.9], edge - 1e-6, monkeypatch) == (0, pytest.approx(1e-6, rel=0.2))
+    assert drawn([2.1, 2.0, 1.9], edge + 1e-6, monkeypatch) == (1, pytest.approx(1e-6, rel=0.2))
+    assert drawn([2.1, 2.0, 1.9], edge - 0.01, monkeypatch) == (0, pytest.approx(0.01, rel=0.01))
 
 
 def test_only_the_draw_that_parted_them_excuses() -> None:
