@@ -15,6 +15,13 @@ from models.nn.rotary import Rotation, rotate
 from models.nn.step import StepPlan
 
 
+def embedding(rows: int, size: int) -> nn.Embedding:
+    """A table whose values are still to be filled in. ``nn.Embedding`` by itself draws them first, and on the meta
+    device that imports torch._dynamo: seconds of a server's start."""
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(rows, size))  # type: ignore[no-untyped-call]
+    return made
+
+
 class Stacked:
     """Several Linears of the same input, computed as one. They become views of one tensor, so nothing is held twice;
     that is done when first asked for, because weights are loaded, cast and moved under the Linears' own names."""

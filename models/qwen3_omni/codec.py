@@ -31,7 +31,7 @@ from torch import nn
 
 from models.base import CheckpointError
 from models.nn.conv import CausalConv, CausalUpsample, ConvNeXt, Rows, SnakeBeta
-from models.nn.layers import Mlp
+from models.nn.layers import Mlp, embedding
 from models.nn.norm import RmsNorm
 from models.nn.rotary import Rotation, frequencies, rotate, sequential
 from models.qwen3_omni.config import Fields
@@ -219,7 +219,7 @@ class Code2Wav(nn.Module):
         super().__init__()
         self.config = config
         size = config.hidden_size
-        self.code_embedding = nn.Embedding(config.codebook_size * config.num_quantizers, size)
+        self.code_embedding = embedding(config.codebook_size * config.num_quantizers, size)
         self.pre_transformer = _Transformer(config)
         self.upsample = nn.ModuleList(
             nn.ModuleList([CausalUpsample(size, size, factor, factor), ConvNeXt(size)])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.nn.cache import KvPlan
-from models.nn.layers import DecoderLayer, Mlp, SelfAttention, SparseMoe
+from models.nn.layers import DecoderLayer, Mlp, SelfAttention, SparseMoe, embedding
 from models.nn.norm import RmsNorm
 from models.nn.rotary import frequencies, interleaved
 from models.nn.step import StepPlan
@@ -28,7 +28,7 @@ class TextModel(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocabulary, config.hidden)
+        self.embed_tokens = embedding(config.vocabulary, config.hidden)
         self.layers = nn.ModuleList(_layer(config, number) for number in range(config.layers))
         self.norm = RmsNorm(config.hidden, config.eps)
 

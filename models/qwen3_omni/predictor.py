@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from models.nn.layers import Mlp, SelfAttention
+from models.nn.layers import Mlp, SelfAttention, embedding
 from models.nn.norm import RmsNorm
 from models.nn.rotary import Rotation, frequencies, sequential
 from models.qwen3_omni.talker_config import PredictorConfig
@@ -56,7 +56,7 @@ class _Model(nn.Module):
     def __init__(self, config: PredictorConfig) -> None:
         super().__init__()
         self.codec_embedding = nn.ModuleList(
-            nn.Embedding(config.vocabulary, config.hidden) for _ in range(config.groups - 1)
+            embedding(config.vocabulary, config.hidden) for _ in range(config.groups - 1)
         )
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
         self.norm = RmsNorm(config.hidden, config.eps)

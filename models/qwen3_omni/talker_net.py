@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from models.nn.cache import KvPlan
-from models.nn.layers import DecoderLayer, SelfAttention, SparseMoe
+from models.nn.layers import DecoderLayer, SelfAttention, SparseMoe, embedding
 from models.nn.norm import RmsNorm
 from models.nn.rotary import frequencies, interleaved
 from models.nn.step import StepPlan
@@ -24,7 +24,7 @@ class _Decoder(nn.Module):
     def __init__(self, config: TextConfig, shared_inner: int) -> None:
         super().__init__()
         self.config = config
-        self.codec_embedding = nn.Embedding(config.vocabulary, config.hidden)
+        self.codec_embedding = embedding(config.vocabulary, config.hidden)
         self.layers = nn.ModuleList(_layer(config, number, shared_inner) for number in range(config.layers))
         self.norm = RmsNorm(config.hidden, config.eps)
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from models.base import InvalidPart, Pixels
 from models.nn.attention import Windows, attend
+from models.nn.layers import embedding
 from models.nn.rotary import Rotation, frequencies, rotate, rotation
 from models.qwen3_omni.config import VisionConfig
 
@@ -104,7 +105,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = _PatchEmbed(config)
-        self.pos_embed = nn.Embedding(config.table_side**2, config.hidden)
+        self.pos_embed = embedding(config.table_side**2, config.hidden)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
         self.merger = _Merger(config, after_shuffle=False)
         self.merger_list = nn.ModuleList(_Merger(config, after_shuffle=True) for _ in config.deepstack)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,3 +263,12 @@ def test_a_talker_that_can_not_draw_is_named(copy: Path, said: dict[str, Any]) -
     draw_with(copy, **said)
     with pytest.raises(CheckpointError, match="generation_config"):
         load(copy, OPTIONS)
+
+
+def test_loading_imports_no_compiler(checkpoint: Path) -> None:
+    """torch._dynamo takes seconds to import, and nothing but `torch.compile` needs it."""
+    program = (
+        "import sys; from pathlib import Path; from models.base import LoadOptions; from models.registry import load;"
+        f"load(Path({str(checkpoint)!r}), LoadOptions(slots=1)); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
