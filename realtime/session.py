@@ -202,9 +202,9 @@ class Session:
             self._flow()
             if self._context.stale and self._guesses.closed:
                 self._ears.notice(Event.VOID)
-            timer_s = self._timer_s()
-            if timer_s is not None and self._now >= timer_s:
+            if (timer_s := self._timer_s()) is not None and self._now >= timer_s:
                 self._ears.notice(self._ears.timely())
+                self._flow()  # a guess may be the reply now, whole and without a sound: nothing else would wake us
             self._speak_to_engine()
         return self._out.take()
 

@@ -34,6 +34,19 @@ def test_a_call_runs_while_the_filler_is_said_and_its_result_follows_it() -> Non
     assert script.engine.heard() == script.remembered()
 
 
+def test_a_call_that_was_guessed_is_told_though_no_more_audio_comes() -> None:
+    """The clock ends their turn; the reply, made unheard before, has no sound that would be waited for."""
+    script = Script(SmallEngine([Answer("", calls=WEATHER), Answer("It is sunny.")]))
+    script.say(1.0)
+    script.wait(0.3)
+    script.mute(3.0)
+    assert script.last("response.done")["response"]["status"] == "completed"
+    result(script)
+    script.mute(5.0)
+    assert script.transcript() == "It is sunny."
+    assert script.engine.heard() == script.remembered()
+
+
 def test_a_result_that_arrives_while_they_speak_waits_for_them() -> None:
     engine = SmallEngine([Answer("One moment.", calls=WEATHER), Answer("Sunny, and hello.")])
     script = Script(engine)
