@@ -99,8 +99,13 @@ export class ParleyAgent extends HTMLElement {
     talk.onclick = () => this.pressed();
     talk.onpointerdown = () => this.hold(true);
     talk.onpointerup = talk.onpointercancel = talk.onpointerleave = () => this.hold(false);
-    talk.onkeydown = (/** @type {KeyboardEvent} */ press) => press.key === " " && !press.repeat && this.hold(true);
-    talk.onkeyup = (/** @type {KeyboardEvent} */ press) => press.key === " " && this.hold(false);
+    // Listeners: a handler that returns false takes the key away, and Tab and Enter are the browser's.
+    talk.addEventListener("keydown", (/** @type {KeyboardEvent} */ press) => {
+      if (press.key === " " && !press.repeat) this.hold(true);
+    });
+    talk.addEventListener("keyup", (/** @type {KeyboardEvent} */ press) => {
+      if (press.key === " ") this.hold(false);
+    });
     this.$(".again").onclick = () => (this.agent ? this.useMicrophone() : this.start());
     this.$(".key").onsubmit = (/** @type {Event} */ event) => this.useKey(event);
     this.$(".say").onsubmit = (/** @type {Event} */ event) => this.say(event);

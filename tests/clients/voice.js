@@ -4,7 +4,13 @@
   let mouth;
   const open = () => {
     context ??= new AudioContext({ sampleRate: 48000 });
-    mouth ??= context.createMediaStreamDestination();
+    if (!mouth) {
+      mouth = context.createMediaStreamDestination();
+      const quiet = context.createConstantSource(); // of nothing: without a source no samples at all would come
+      quiet.offset.value = 0;
+      quiet.connect(mouth);
+      quiet.start();
+    }
     return mouth.stream.clone();
   };
   const getUserMedia = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);

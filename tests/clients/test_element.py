@@ -1,0 +1,130 @@
+"""`<parley-agent>` as one tag in somebody's own page, on an origin of its own: what its user sees and presses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, expect
+
+from realtime.events import AudioIn, Input
+from tests.clients.browser import PATIENCE_MS, Visitor, visit
+from tests.clients.static_host import static_host
+from tests.clients.toy import inquisitive, toy
+from tests.transport.live import LiveServer
+from transport.auth import Gate
+from transport.service import Call
+
+pytestmark = pytest.mark.browser
+
+PAGE = """<!doctype html>
+<html lang="en">
+<style>parley-agent {{ --parley-accent: rgb(10, 20, 200); }}</style>
+<parley-agent url="{server}/v1" heading="Reception" {attributes}></parley-agent>
+<script type="module">
+  import "{server}/parley-agent.js";
+  const agent = document.querySelector("parley-agent");
+  window.asked = [];
+  agent.getToken = async () => "{key}";
+  agent.tools = {{
+    look_up: {{
+      description: "Looks a word up.",
+      parameters: {{ type: "object", properties: {{ word: {{ type: "array" }} }} }},
+      run: async (args) => {{ window.asked.push(args); return {{ meaning: "none" }}; }},
+    }},
+  }};
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def host(folder: Path) -> Iterator[str]:
+    with static_host(folder) as origin:
+        yield origin
+
+
+@pytest.fixture(scope="module")
+def server(host: str) -> Iterator[LiveServer]:
+    with LiveServer(toy(inquisitive), gate=Gate(("key",), (host,))) as live:
+        yield live
+
+
+def page(folder: Path, server: LiveServer, host: str, attributes: str = "") -> str:
+    secret = httpx.post(
+        f"{server.url}/v1/realtime/client_secrets", json={}, headers={"authorization": "Bearer key"}, timeout=60
+    )
+    (folder / "index.html").write_text(
+        PAGE.format(server=server.url, key=secret.json()["value"], attributes=attributes)
+    )
+    return host
+
+
+def agent(person: Visitor, what: str) -> Any:
+    """Of the element's connected agent, in its own words."""
+    return person.page.evaluate(f"document.querySelector('parley-agent').{what}")
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_one_tag_with_a_function_of_the_page(
+    server: LiveServer, host: str, folder: Path, chromium: Browser, transport: str, question: Path
+) -> None:
+    with visit(chromium, page(folder, server, host, f'transport="{transport}"'), voice=True) as person:
+        person.follow()
+        person.start()
+        assert person.page.get_by_role("heading", name="Reception").is_visible()
+        talk = person.page.locator("button.talk")
+        assert talk.evaluate("button => getComputedStyle(button).backgroundColor") == "rgb(10, 20, 200)"
+        person.say(question)
+        person.until(lambda: person.page.evaluate("asked.length"))
+        assert person.page.evaluate("asked") == [{"word": [42]}]
+        person.until(lambda: len(person.of("response.done")) == 2)
+        assert [done["response"]["status"] for done in person.of("response.done")] == ["completed"] * 2
+        results = [event["item"] for event in person.of("conversation.item.added") if "output" in event["item"]]
+        assert [result["output"] for result in results] == ['{"meaning":"none"}']
+        assert person.lines("tool") == ["used look_up"]
+        assert person.lines("assistant")[0]
+
+
+def test_captions_may_be_off(server: LiveServer, host: str, folder: Path, chromium: Browser, question: Path) -> None:
+    with visit(chromium, page(folder, server, host), voice=True) as person:
+        person.follow()
+        person.start()
+        person.say(question)
+        caption = person.page.locator(".caption")
+        expect(caption).not_to_be_empty(timeout=PATIENCE_MS)
+        person.page.get_by_role("button", name="Settings").click()
+        person.page.get_by_label("Captions").uncheck()
+        expect(caption).to_be_empty()
+
+
+def test_another_microphone_is_chosen(
+    server: LiveServer, host: str, folder: Path, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[float] = []
+    feed = Call.feed
+
+    def noting(self: Call, event: Input) -> None:
+        if isinstance(event, AudioIn):
+            heard.append(float(abs(event.pcm).max(initial=0.0)))
+        feed(self, event)
+
+    monkeypatch.setattr(Call, "feed", noting)
+    with visit(chromium, page(folder, server, host)) as person:
+        person.start()
+        person.page.get_by_role("button", name="Settings").click()
+        microphones = person.page.get_by_label("Microphone")
+        names = microphones.locator("option").all_inner_texts()
+        assert len(names) > 1, names
+        before = agent(person, "agent.microphone.getAudioTracks()[0].getSettings().deviceId")
+        microphones.select_option(index=len(names) - 1)
+        person.until(lambda: agent(person, "agent.microphone.getAudioTracks()[0].getSettings().deviceId") != before)
+        heard.clear()
+        person.until(lambda: max(heard, default=0.0) > 0.1)
