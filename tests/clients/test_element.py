@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,37 @@ def test_one_tag_with_a_function_of_the_page(
         assert [result["output"] for result in results] == ['{"meaning":"none"}']
         assert person.lines("tool") == ["used look_up"]
         assert person.lines("assistant")[0]
+
+
+def test_with_the_keyboard_alone(server: LiveServer, host: str, folder: Path, chromium: Browser) -> None:
+    """Each control is reached by Tab and says its name; what happens is announced."""
+    with visit(chromium, page(folder, server, host), voice=True) as person:
+        press = person.page.keyboard.press
+        expect(person.page.get_by_role("button", name="Start talking")).to_be_visible(timeout=PATIENCE_MS)
+        press("Tab")
+        press("Enter")
+        person.status("Listening")
+        for control in ("What was said", "Or type here", "Send", "Mute", "Camera", "Share the screen", "Settings"):
+            press("Tab")
+            assert focused(person) == control
+        press("Enter")
+        expect(person.page.get_by_role("button", name="Settings")).to_have_attribute("aria-expanded", "true")
+        press("Tab")
+        assert focused(person) == "Hang up"
+        press("Enter")
+        expect(person.page.get_by_role("button", name="Start talking")).to_be_visible(timeout=PATIENCE_MS)
+        roles = person.page.locator("parley-agent").aria_snapshot()
+        for role in ("status", "log", "toolbar", "heading", "textbox"):
+            assert re.search(rf"- {role}\b", roles), roles
+
+
+def focused(person: Visitor) -> str:
+    """The name of what has the focus, as a screen reader tells it."""
+    name: str = person.page.evaluate(
+        "() => { const at = document.querySelector('parley-agent').shadowRoot.activeElement;"
+        " return at?.getAttribute('aria-label') ?? at?.getAttribute('placeholder') ?? at?.textContent.trim() ?? '' }"
+    )
+    return name
 
 
 def test_captions_may_be_off(server: LiveServer, host: str, folder: Path, chromium: Browser, question: Path) -> None:

@@ -9,8 +9,9 @@ from playwright.sync_api import Browser, expect
 from realtime.events import AudioIn, Input
 from realtime.schedule import EngineConfig
 from tests.clients.browser import PATIENCE_MS, Visitor, visit
+from tests.transport.bad_network import Network, impair, protocols
 from tests.transport.live import LiveServer
-from transport import websocket
+from transport import rtc_call, websocket
 from transport.auth import Gate
 from transport.service import Call
 
@@ -146,4 +147,34 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
         person.page.goto(f"{server.url}/healthz")  # who leaves the page is not waited for
+        person.until(lambda: not server.service.sessions)
+
+
+def test_a_network_that_breaks_is_replaced_and_the_session_goes_on(
+    server: LiveServer, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over WebRTC: no packet reaches either side any more; the page makes a new peer connection to the same call."""
+    monkeypatch.setattr(rtc_call, "GRACE_S", 1000.0)
+    calls = server.server.config.app.state.calls  # type: ignore[union-attr]
+    with visit(chromium, server.url, voice=True) as person:
+        person.follow()
+        box = person.page.get_by_placeholder("Or type here")
+        person.start()
+        person.page.get_by_role("button", name="Mute").click()
+        box.fill("Remember me.")
+        box.press("Enter")
+        person.until(lambda: person.of("response.done"))
+        (call,) = calls._calls.values()
+        impair(call._line._peer, Network(loss=1.0))
+        for protocol in protocols(call._line._peer):
+            monkeypatch.setattr(protocol, "datagram_received", lambda *_: None)
+        person.status("Reconnecting…")
+        person.status("Muted")
+        box.fill("And again.")
+        box.press("Enter")
+        person.until(lambda: len(person.of("response.done")) == 2)
+        assert person.lines("user") == ["Remember me.", "And again."]
+        assert len(person.of("session.created")) == 1, "the session is the same"
+        assert [*calls._calls.values()] == [call]
+        person.page.get_by_role("button", name="Hang up").click()
         person.until(lambda: not server.service.sessions)
