@@ -177,6 +177,8 @@ class RtcCall:
             self._outbox.push(text)
 
     def _push(self, text: str, event: dict[str, Any]) -> None:
+        if len(text) > MAX_EVENT_BYTES and event.get("type") == "conversation.item.retrieved":
+            text = json.dumps(without_audio(event))
         if len(text) <= MAX_EVENT_BYTES:
             self._outbox.push(text)
             return
@@ -190,6 +192,16 @@ class RtcCall:
             while (line := self._line) is not None and not await line.send(text):
                 await line.replaced.wait()
             self._service.metrics.carried("out", len(text))
+
+
+def without_audio(event: dict[str, Any]) -> dict[str, Any]:
+    """An event with an item, less the item's sound: four seconds of it are more than a data channel carries, and
+    clients that retrieve all that was said (the stock JavaScript SDK does) are after its transcript."""
+    item = event["item"]
+    if "content" not in item:
+        return event
+    content = [{name: value for name, value in part.items() if name != "audio"} for part in item["content"]]
+    return {**event, "item": {**item, "content": content}}
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:
