@@ -1,7 +1,6 @@
 """Writes the demo checkpoint in the released Qwen3-Omni file layout: one folder for the engine and transformers."""
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +14,13 @@ from torch import Tensor
 from models.qwen3_omni.tiny_text import CHAT_TEMPLATE
 
 from . import shapes, think, tokenizer
+from .experts import experts_apart
 from .think import Thinking
 
 SPEECH_WEIGHTS = "speech.safetensors"
 SPEECH_CONFIG = "speech_config.json"
 MAX_BYTES = 30 << 20
 MIN_PIXELS, MAX_PIXELS = 64 * 64, 128 * 128
-_EXPERT = re.compile(r"(.*\.experts)\.(gate_up_proj|down_proj)")
 
 
 def released(model: Thinking) -> Iterator[tuple[str, Tensor]]:
@@ -32,23 +31,8 @@ def released(model: Thinking) -> Iterator[tuple[str, Tensor]]:
     for name, value in model.visual.state_dict().items():
         yield f"thinker.visual.{name}", value
     for name, value in model.text.state_dict().items():
-        yield from _experts_apart(f"thinker.model.{name}", value)
+        yield from experts_apart(f"thinker.model.{name}", value)
     yield "thinker.lm_head.weight", model.lm_head.weight
-
-
-def _experts_apart(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """transformers keeps a layer's experts in one tensor; the released files have each by itself."""
-    fused = _EXPERT.fullmatch(name)
-    if fused is None:
-        yield name, value
-        return
-    for expert, weight in enumerate(value):
-        if fused[2] == "down_proj":
-            yield f"{fused[1]}.{expert}.down_proj.weight", weight
-        else:
-            gate, up = weight.chunk(2)
-            yield f"{fused[1]}.{expert}.gate_proj.weight", gate
-            yield f"{fused[1]}.{expert}.up_proj.weight", up
 
 
 def config(bpe: Tokenizer, speech: dict[str, Any]) -> dict[str, Any]:

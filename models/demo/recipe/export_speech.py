@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor
 from ..codec import PREFIX
 from . import align, script
 from .codec import VOICE
+from .experts import experts_apart
 from .flite import speak
 from .speak import Trainer
 from .work import work_folder
@@ -24,26 +23,11 @@ CONFIG = "speech_config.json"
 HELD_OUT_SEED = 99
 
 
-def released_names(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """transformers keeps a layer's experts in one tensor; the released checkpoint has one of each."""
-    fused = re.fullmatch(r"(.*\.experts)\.(gate_up_proj|down_proj)", name)
-    if fused is None:
-        yield name, value
-        return
-    for expert, weight in enumerate(value):
-        if fused[2] == "down_proj":
-            yield f"{fused[1]}.{expert}.down_proj.weight", weight
-        else:
-            gate, up = weight.chunk(2)
-            yield f"{fused[1]}.{expert}.gate_proj.weight", gate
-            yield f"{fused[1]}.{expert}.up_proj.weight", up
-
-
 def tensors(trainer: Trainer) -> dict[str, Tensor]:
     """`talker.*` and `code2wav.*`, float16."""
     named: dict[str, Tensor] = {}
     for name, value in trainer.talker.state_dict().items():
-        named |= {f"talker.{new}": part for new, part in released_names(name, value)}
+        named |= {f"talker.{new}": part for new, part in experts_apart(name, value)}
     named |= {PREFIX + name: value for name, value in trainer.codec.decoder.state_dict().items()}
     largest = max(float(value.abs().max()) for value in named.values())
     if largest > torch.finfo(torch.float16).max:
