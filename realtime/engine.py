@@ -26,7 +26,7 @@ from realtime.engine_admission import Admission
 from realtime.engine_counters import Counters
 from realtime.engine_prefixes import Prefixes
 from realtime.engine_renewal import Renewal, close_slot
-from realtime.engine_scribe import Scribe
+from realtime.engine_scribe import Scribe, Writing, name_of
 from realtime.engine_session import EngineSession, Shared
 from realtime.engine_units import Owner, Units
 from realtime.events import (
@@ -44,7 +44,6 @@ from realtime.events import (
     Renewed,
     Rewind,
     Swap,
-    Transcribe,
     TranscriptOut,
 )
 from realtime.schedule import Batch, Costs, EngineConfig, Load, Rank, Stage, Work, choose
@@ -219,13 +218,12 @@ class Engine:
             except Exception:
                 log.exception("slot %d of session %d did not close cleanly", slot, session.number)
 
-    def _transcribe(self, command: Transcribe | Overhear, slot: int) -> None:
+    def _transcribe(self, command: Writing, slot: int) -> None:
         try:
             scribe = Scribe(command, self.model, slot, self.deliver, self.config.transcript_tokens)
         except ModelError as error:
-            why = f"No transcript: {error}"
-            name = command.item_id if isinstance(command, Transcribe) else command.name
-            self.deliver(TranscriptOut(command.session, command.epoch, name, "", True, why))
+            why = f"Nothing could be written down: {error}"
+            self.deliver(TranscriptOut(command.session, command.epoch, name_of(command), "", True, why))
             return
         self._owners[scribe.slot] = scribe
 

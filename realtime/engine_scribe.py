@@ -1,31 +1,42 @@
-"""One transcript of user audio, on a fork of the session's slot or in a slot of its own, below every reply."""
+"""What the model writes aside, below every reply: a transcript of user audio, or the talk in brief.
+
+On a fork of the session's slot, or in a slot of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from models.base import GREEDY, Audio, Begin, Model, Part, Reading, Speech
-from realtime.events import EngineOutput, Overhear, Transcribe, TranscriptOut
+from realtime.events import EngineOutput, Overhear, Summarise, Transcribe, TranscriptOut
 from realtime.schedule import Rank, Stage, Work
+
+Writing = Transcribe | Overhear | Summarise
+"""What a scribe is asked for."""
+
+
+def name_of(command: Writing) -> str:
+    """What its words come under."""
+    return command.item_id if isinstance(command, Transcribe) else command.name
 
 
 class Scribe:
-    """Transcribes on a fork of its own; closed by ``close``, whatever came of it. Raises what the model raises."""
+    """Writes in a slot of its own; closed by ``close``, whatever came of it. Raises what the model raises."""
 
     def __init__(
         self,
-        command: Transcribe | Overhear,
+        command: Writing,
         model: Model,
         parent: int,
         deliver: Callable[[EngineOutput], None],
         max_tokens: int,
     ) -> None:
         self.command = command
-        self.slot = model.thinker.fork(parent) if isinstance(command, Transcribe) else model.thinker.open()
+        self.slot = model.thinker.open() if isinstance(command, Overhear) else model.thinker.fork(parent)
         self.closed = False
         self._model = model
         self._deliver = deliver
-        self._left = max_tokens
+        self._left = command.max_tokens if isinstance(command, Summarise) else max_tokens
         self._reader = model.prompt.reader()
         self._decoding = False
         try:
@@ -39,16 +50,19 @@ class Scribe:
         command, prompt = self.command, model.prompt
         if isinstance(command, Transcribe):
             return list(prompt.transcribe())
+        if isinstance(command, Summarise):
+            return [*(part for segment in command.ask for part in prompt.parts(segment)), *prompt.reply()]
         said = (Begin("user"), Audio(command.pcm, final=True))
         return [*(part for segment in said for part in prompt.parts(segment)), *prompt.transcribe()]
 
     def works(self, order_s: float) -> list[Work]:
-        """The unit this transcript is ready for; older ones (a smaller ``order_s``) first."""
+        """The unit this is ready for; older ones (a smaller ``order_s``) first."""
         thinker = self._model.thinker
         stage = Stage.DECODE
         if not self._decoding:
             stage = Stage.ENCODE if thinker.unencoded(self.slot) else Stage.PREFILL
-        return [Work(self.slot, stage, Rank.TRANSCRIBE, order_s)]
+        rank = Rank.RENEW if isinstance(self.command, Summarise) else Rank.TRANSCRIBE
+        return [Work(self.slot, stage, rank, order_s)]
 
     def advance(self) -> None:
         """Begins to write once everything is in the cache."""
@@ -58,11 +72,11 @@ class Scribe:
             self._decoding = True
 
     def token(self, token: int) -> None:
-        """One more token of the transcript."""
+        """One more token of it."""
         self._left -= 1
         ended: float | None = None
         if token in self._model.prompt.eos:
-            ended = self._model.thinker.ended(self.slot)
+            ended = None if isinstance(self.command, Summarise) else self._model.thinker.ended(self.slot)
         else:
             self._write(self._reader.push(token))
             if self._left > 0:
@@ -72,7 +86,7 @@ class Scribe:
         self.close()
 
     def fail(self, why: str) -> None:
-        """There is no transcript."""
+        """There will be none."""
         self._out("", done=True, failure=why)
         self.close()
 
@@ -89,5 +103,4 @@ class Scribe:
 
     def _out(self, text: str, done: bool = False, failure: str = "", ended: float | None = None) -> None:
         command = self.command
-        name = command.item_id if isinstance(command, Transcribe) else command.name
-        self._deliver(TranscriptOut(command.session, command.epoch, name, text, done, failure, ended))
+        self._deliver(TranscriptOut(command.session, command.epoch, name_of(command), text, done, failure, ended))

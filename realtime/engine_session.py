@@ -1,8 +1,8 @@
 """One session in the engine: its queue of commands, its context, its running reply.
 
 Order is kept: a command waits for the one before it, and everything waits while a reply runs. Cancel, Rewind, Playout
-and Close overtake. "Dropped" below always means: as if it had never been sent, except that a transcript that will not
-come is told.
+and Close overtake. "Dropped" below always means: as if it had never been sent, except that a transcript (or a summary)
+that will not come is told.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from realtime.engine_counters import Counters
 from realtime.engine_prefixes import Opening, Prefixes
 from realtime.engine_renewal import close_slot
 from realtime.engine_reply import ReplyRun
+from realtime.engine_scribe import Writing, name_of
 from realtime.events import (
     Cancel,
     EngineOutput,
@@ -26,12 +27,13 @@ from realtime.events import (
     Playout,
     Reply,
     Rewind,
+    Summarise,
     Transcribe,
     TranscriptOut,
 )
 from realtime.schedule import EngineConfig, Listener, Rank, Stage, Work
 
-Queued = Extend | Reply | Transcribe
+Queued = Extend | Reply | Transcribe | Summarise
 LISTEN_TARGET_S = 1.0  # background prefill of what was said is due this long after it came; orders speakers by age
 
 
@@ -42,7 +44,7 @@ class Shared:
     model: Model
     config: EngineConfig
     deliver: Callable[[EngineOutput], None]
-    transcribe: Callable[[Transcribe, int], None]
+    transcribe: Callable[[Writing, int], None]
     counters: Counters
     prefixes: Prefixes
     admission: Admission
@@ -134,7 +136,7 @@ class EngineSession:
                 self._came_s = now
             if not self._opening.adopt(command):
                 self._refuse(command.epoch, self.context.extend(command))
-        elif isinstance(command, Transcribe):
+        elif isinstance(command, Transcribe | Summarise):
             self._transcribe(command, self.slot)
         elif command.epoch < self.epoch:
             self._counters.stale += 1
@@ -247,6 +249,6 @@ class EngineSession:
         """Drops what waits behind place ``after`` of the queue."""
         while len(self.queue) > after + 1:
             queued = self.queue.pop()
-            if isinstance(queued, Transcribe):
-                why = "The audio was taken back before it was transcribed."
-                self._deliver(TranscriptOut(queued.session, queued.epoch, queued.item_id, "", True, why))
+            if isinstance(queued, Transcribe | Summarise):
+                why = "What was to be written down was taken back."
+                self._deliver(TranscriptOut(queued.session, queued.epoch, name_of(queued), "", True, why))

@@ -6,8 +6,8 @@
 Rules. All are plain data: they pickle (the engine is a process of its own) and none is subclassed. ``session`` is a
 number the pump gave out, never reused. ``epoch`` counts what was cut: the session raises it to cancel, and a reply (its
 command, its outputs, its playout) that carries an older one is dropped wherever it is met. What changes the context
-(Extend) or belongs to an item (Transcribe, Overhear, TranscriptOut) is never stale; Rewind is what takes it back.
-Times are monotonic seconds, audio lengths are samples.
+(Extend) or is answered in words (Transcribe, Overhear, Summarise, TranscriptOut) is never stale; Rewind is what takes
+it back. Times are monotonic seconds, audio lengths are samples.
 """
 
 from __future__ import annotations
@@ -144,6 +144,18 @@ class Overhear:
 
 
 @dataclass(frozen=True)
+class Summarise:
+    """What the model writes to ``ask``, asked here, on a fork, below all else; the context never knows. Answered by
+    TranscriptOut under ``name``, after ``max_tokens`` at the latest."""
+
+    session: int
+    epoch: int
+    name: str
+    ask: tuple[Segment, ...]
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True)
 class Renew:
     """Builds another context beside this one, in the background, while the conversation goes on: ``extends``, in order,
     from nothing. Answered by Renewed. Replaces one that was asked for before; without ``extends`` that is dropped."""
@@ -180,7 +192,9 @@ class Close:
     session: int
 
 
-EngineCommand = Open | Extend | Rewind | Reply | Cancel | Transcribe | Overhear | Renew | Swap | Playout | Close
+EngineCommand = (
+    Open | Extend | Rewind | Reply | Cancel | Transcribe | Overhear | Summarise | Renew | Swap | Playout | Close
+)
 
 # --- engine outputs: engine -> session ------------------------------------------------
 
@@ -296,8 +310,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class TranscriptOut:
-    """Words of the user's audio item; ``done`` with the last of them. ``text`` is a delta. ``failure``, where not
-    empty (then ``done``), says why there is no transcript. ``ended``, with the last of them: how likely this was all
+    """Words of their audio item, or of a summary; ``done`` with the last of them. ``text`` is a delta. ``failure``,
+    where not empty (then ``done``), says why there are none. ``ended``, with the last of them: how likely this was all
     they had to say, 0 to 1, in the model's own opinion; None: it has none."""
 
     session: int

@@ -17,7 +17,8 @@ the name that the client gave to the field.
 
 Extensions, all additive: ``input_image_buffer.append {image}`` (base64 JPEG, one camera frame), ``parley.playback
 {item_id, played_ms | samples}`` from the client, ``parley.latency`` from the server, ``parley_rate_hz`` in a format of
-type audio/pcm, and ``temperature``, ``top_p``, ``top_k``, ``repetition_penalty``, ``seed`` in the session object.
+type audio/pcm, and ``temperature``, ``top_p``, ``top_k``, ``repetition_penalty``, ``seed`` and ``parley_summarise`` in
+the session object.
 """
 
 from __future__ import annotations

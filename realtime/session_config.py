@@ -47,6 +47,13 @@ class SessionConfig:
     again in the background, to take its place..."""
     fullest: float = 0.75
     """...and when that did not come in time, and the share is this, the oldest turns are dropped at once."""
+    summary_request: str = (
+        "Sum up this conversation in a few sentences, so that it can go on from there: who wants what, names, numbers, "
+        "what was asked, answered and agreed. Write the summary alone."
+    )
+    """What the model is asked where a session wants the oldest turns in brief (``parley_summarise``)..."""
+    summary_tokens: int = 256
+    """...and how long that may be."""
     no_audio_s: float = 2.0
     """In the middle of a turn, no audio at all for this long (mute, lost network) ends it."""
     frame_fresh_s: float = 3.0
@@ -57,6 +64,6 @@ class SessionConfig:
     """Whether the listener's player obeys ``parley.playout.pause``; None: if it reports what it played."""
 
     def __post_init__(self) -> None:
-        for name in ("reply_tokens", "input_buffer_s", "no_audio_s"):
+        for name in ("reply_tokens", "input_buffer_s", "summary_tokens", "no_audio_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")

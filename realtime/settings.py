@@ -98,6 +98,9 @@ class Settings:
     (``parley_echo_canceller``): the API leaves echo to the client."""
     visemes: bool = False
     """Mouth shapes are wanted beside the reply's audio; ours alone (``parley_visemes``), the transport makes them."""
+    summarise: bool = False
+    """The oldest turns, when the context has no room for them, are put in brief by the model instead of dropped; ours
+    alone (``parley_summarise``)."""
     transcription: Transcription | None = None
     max_output_tokens: int | None = None
     """None is ``inf``: as many as the context holds."""
@@ -289,6 +292,7 @@ _FIELDS: dict[str, Callable[[Settings, Any, str], Change]] = {
     "top_k": _ranged("top_k", 0, 1_000_000),
     "repetition_penalty": _ranged("repetition_penalty", 0.1, 10.0),
     "seed": _ranged("seed", 0, 2**63 - 1),
+    "parley_summarise": _switch("summarise"),
 }
 _AUDIO_FIELDS: dict[str, dict[str, Callable[[Settings, Any, str], Change]]] = {
     "input": {
@@ -351,6 +355,8 @@ def session_object(settings: Settings, session_id: str, expires_at_s: int | None
         shown["audio"]["input"]["parley_echo_canceller"] = True
     if settings.visemes:
         shown["audio"]["output"]["parley_visemes"] = True
+    if settings.summarise:
+        shown["parley_summarise"] = True
     for name in ("temperature", "top_p", "top_k", "repetition_penalty", "seed"):
         if getattr(settings, name) is not None:
             shown[name] = getattr(settings, name)

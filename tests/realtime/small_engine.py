@@ -28,6 +28,7 @@ from realtime.events import (
     Renewed,
     Reply,
     Rewind,
+    Summarise,
     Swap,
     TextOut,
     Timing,
@@ -81,6 +82,9 @@ class SmallEngine:
     """What it takes to make a context anew."""
     full: bool = False
     """There is no room for that."""
+    summary: str | None = None
+    """The talk in brief; None: there is no slot to write it in."""
+    summary_s: float = 1.0
     context: list[tuple[str, tuple[Segment, ...]]] = field(default_factory=list)
     tail: list[Segment] = field(default_factory=list)
     beside: list[tuple[str, tuple[Segment, ...]]] | None = None
@@ -128,6 +132,14 @@ class SmallEngine:
                 failure = "" if self.overheard is not None else "no slot is free"
                 out = TranscriptOut(1, epoch, name, self.overheard or "", True, failure)
                 self._later.append((now + self.overhear_s, out))
+            case Summarise(epoch=epoch, name=name, ask=ask):
+                assert self.running is None, "the context is put in brief while a reply is in it"
+                assert not self.tail, "or a turn"
+                assert_well_formed(ask)
+                failure = "" if self.summary is not None else "no slot is free"
+                self._later.append(
+                    (now + self.summary_s, TranscriptOut(1, epoch, name, self.summary or "", True, failure))
+                )
             case Renew(epoch=epoch, extends=extends):
                 self.beside = [(extend.key or "", extend.segments) for extend in extends] or None
                 self._later = [(at, out) for at, out in self._later if not isinstance(out, Renewed)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from models.base import Pcm
-from realtime.events import AudioIn, ClientEvent, Renew, Rewind, Swap
+from realtime.events import AudioIn, ClientEvent, Renew, Rewind, Summarise, Swap
 from realtime.session_config import SessionConfig
 from tests.realtime.script import SPEC, VOICE, Script
 from tests.realtime.small_engine import Answer, SmallEngine
@@ -74,9 +75,9 @@ def test_an_hour_with_evictions_and_without_growth() -> None:
     assert "The code is 49." not in codes
 
 
-def call(engine: SmallEngine) -> Script:
+def call(engine: SmallEngine, **session: object) -> Script:
     script = Script(engine, SessionConfig(voice_detector=Loud), SMALLER)
-    script.client("session.update", session={"instructions": "Be brief."})
+    script.client("session.update", session={"instructions": "Be brief.", **session})
     while not any(isinstance(command, Renew) for command in engine.log):
         exchange(script)
         assert script.now < HOUR_S
@@ -129,6 +130,84 @@ def test_where_there_is_no_room_beside_it_the_context_is_read_again() -> None:
         exchange(script)
         assert script.now < HOUR_S
     assert not [command for command in engine.log if isinstance(command, Swap)]
+    assert engine.heard() == script.remembered()
+    script.finish()
+
+
+SUMMARY = "They want to go to York on Friday."
+IN_BRIEF = ("Instructions", f"What was said before, in brief: {SUMMARY}")
+
+
+def briefed(engine: SmallEngine) -> Script:
+    """A call with summaries until a context with one was swapped in."""
+    script = call(engine, parley_summarise=True)
+    while not any(isinstance(command, Swap) for command in engine.log):
+        exchange(script)
+        assert script.now < HOUR_S
+    return script
+
+
+def test_the_oldest_turns_are_put_in_brief_where_that_is_asked_for() -> None:
+    engine = SmallEngine(Answers(), usage=True, summary=SUMMARY)  # type: ignore[arg-type]
+    script = briefed(engine)
+    asides = [type(command) for command in engine.log if isinstance(command, Summarise | Renew | Swap | Rewind)]
+    assert asides == [Summarise, Renew, Swap]
+    assert engine.heard()[:2] == [("Instructions", "Be brief."), IN_BRIEF]
+    assert engine.heard() == script.remembered()
+    (item,) = (item for item in script.session._conversation.items if item.role == "system")
+    added = [event for event in script.of("conversation.item.added") if event["item"]["id"] == item.id]
+    assert [event["item"]["content"][0]["text"] for event in added] == [IN_BRIEF[1]]
+    for _ in range(3):
+        exchange(script)
+    script.finish()
+    assert engine.heard() == script.remembered()
+
+
+def test_a_summary_is_part_of_the_next_one() -> None:
+    engine = SmallEngine(Answers(), usage=True, summary=SUMMARY)  # type: ignore[arg-type]
+    script = briefed(engine)
+    engine.summary = "They have a ticket to York."
+    while sum(isinstance(command, Swap) for command in engine.log) < 2:
+        exchange(script)
+    briefs = [what for kind, what in engine.heard() if kind == "Instructions"]
+    assert briefs == ["Be brief.", "What was said before, in brief: They have a ticket to York."]
+    assert engine.heard() == script.remembered()
+    script.finish()
+
+
+def test_nobody_waits_for_a_summary() -> None:
+    """Written slowly, while the talk goes on: the reply after it begins as soon as any other."""
+    delays = []
+    for session in ({}, {"parley_summarise": True}):
+        engine = SmallEngine(Answers(), usage=True, summary=SUMMARY, summary_s=15.0)  # type: ignore[arg-type]
+        script = call(engine, **session)
+        for _ in range(4):
+            exchange(script)
+        assert any(isinstance(command, Swap) for command in engine.log)
+        delays.append([event["e2e_ms"] for event in script.of("parley.latency")][-6:])
+        assert engine.heard() == script.remembered()
+    assert delays[0] == delays[1]
+
+
+@pytest.mark.parametrize("summary", [None, "", "  "])
+def test_without_a_summary_the_turns_are_dropped(summary: str | None) -> None:
+    engine = SmallEngine(Answers(), usage=True, summary=summary)  # type: ignore[arg-type]
+    script = briefed(engine)
+    assert not any(item.role == "system" for item in script.session._conversation.items)
+    assert engine.heard() == script.remembered()
+    script.finish()
+
+
+def test_a_summary_of_what_was_deleted_meanwhile_is_never_used() -> None:
+    engine = SmallEngine(Answers(), usage=True, summary=SUMMARY, renew_s=6.0)  # type: ignore[arg-type]
+    script = call(engine, parley_summarise=True)
+    script.client("conversation.item.delete", item_id=script.session._conversation.items[0].id)
+    engine.summary = "They want a ticket."
+    while not any(isinstance(command, Swap) for command in engine.log):
+        exchange(script)
+        assert script.now < HOUR_S
+    assert SUMMARY not in str(engine.heard())
+    assert "They want a ticket." in str(engine.heard())
     assert engine.heard() == script.remembered()
     script.finish()
 

@@ -62,6 +62,7 @@ def moves(script: Script, rng: random.Random) -> list[Callable[[], None]]:
             [
                 {"instructions": rng.choice(["", "Be brief."])},
                 {"output_modalities": [rng.choice(["text", "audio"])]},
+                {"parley_summarise": rng.random() < 0.5},
                 {"audio": {"input": {"transcription": rng.choice([None, {"model": "x"}])}}},
             ]
         )
@@ -122,6 +123,7 @@ def test_anything_in_any_order(seed: int) -> None:
     overheard = rng.choice([None, "", "uh-huh", "stop", "what about York"])
     full = rng.random() < 0.3
     engine = SmallEngine(Answers(rng), overheard=overheard, usage=True, renew_s=rng.uniform(0.1, 5), full=full)  # type: ignore[arg-type]
+    engine.summary = rng.choice([None, "", "They want to go to York."])
     script = Script(engine, spec=replace(SPEC, context_tokens=rng.choice([150, 32_768])))
     choices = moves(script, rng)
     for _ in range(EVENTS):

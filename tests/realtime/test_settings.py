@@ -135,6 +135,7 @@ def test_turn_detection_keeps_what_is_not_named_within_one_kind_and_starts_anew_
         ({"tools": [{"type": "function"}]}, "session.tools[0].name"),
         ({"tool_choice": {"type": "mcp", "server_label": "x"}}, "session.tool_choice.type"),
         ({"type": "transcription"}, "session.type"),
+        ({"parley_summarise": "yes"}, "session.parley_summarise"),
         ({"audio": {"input": {"format": {"parley_rate_hz": 44100}}}}, "session.audio.input.format.parley_rate_hz"),
     ],
 )
@@ -142,6 +143,14 @@ def test_out_of_range_names_the_field(session: dict[str, Any], param: str) -> No
     with pytest.raises(InvalidField) as caught:
         update(START, session)
     assert caught.value.param == param
+
+
+def test_a_summary_of_the_oldest_turns_is_asked_for_by_name() -> None:
+    assert "parley_summarise" not in shown(START)
+    asked = update(START, {"parley_summarise": True})
+    assert asked.summarise
+    assert shown(asked)["parley_summarise"] is True
+    assert not update(asked, {"parley_summarise": False}).summarise
 
 
 def test_formats() -> None:

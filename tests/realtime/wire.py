@@ -21,7 +21,8 @@ GA = by_type(RealtimeServerEvent)
 BETA = by_type(BetaServerEvent)
 # What the session object and our extensions add.
 FORMATS = ("session.audio.input.format", "session.audio.output.format", "response.audio.output.format")
-KNOWN_EXTRAS = {"session.id", "session.object", "session.expires_at", *(f"{fmt}.parley_rate_hz" for fmt in FORMATS)}
+OURS = {"session.parley_summarise", *(f"{fmt}.parley_rate_hz" for fmt in FORMATS)}
+KNOWN_EXTRAS = {"session.id", "session.object", "session.expires_at"} | OURS
 SAMPLING = {f"session.{name}" for name in ("temperature", "top_p", "top_k", "repetition_penalty", "seed")}
 
 

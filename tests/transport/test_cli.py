@@ -138,6 +138,9 @@ def test_a_server_that_is_full_says_so(question: Path) -> None:
         (["--model", "tiny", "--tls-cert", "cert.pem"], "go together"),
         (["--model", "tiny", "--tls-cert", "/no/cert.pem", "--tls-key", "/no/key.pem"], "PEM"),
         (["--model", "tiny", "--host", "192.0.2.1", "--api-key", "key"], "an address of this machine"),
+        (["--model", "tiny", "--end-of-turn", "silence", "--typical", "said.txt"], "leave --typical out"),
+        (["--model", "tiny", "--typical", "/no/said.txt"], "No such file"),
+        (["--model", "tiny", "--end-of-turn", "/no/ear.onnx"], "/no/ear.onnx"),
     ],
 )
 def test_a_server_that_can_not_be_started_says_why(arguments: list[str], words: str) -> None:
