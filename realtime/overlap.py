@@ -35,8 +35,9 @@ TAKERS = word_set(
 )
 """Words that take the floor by themselves."""
 SURE_WORDS = 2
-"""Other words do so together: one alone, and shorter than `OverlapRules.interrupt_after_ms`, is as likely a cough that
-was taken for a word, and the first piece of a word is often taken for another."""
+"""Other words do so together (listening noises don't count): one alone, and shorter than
+`OverlapRules.interrupt_after_ms`, is as likely a cough that was taken for a word, and the first piece of a word is
+often taken for another."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def judge(rules: OverlapRules, over: Over) -> Event | None:
     """What the floor should hear of it; None: nothing yet."""
     if rules.interrupt_after_ms == 0:
         return Event.BARGE
-    words = words_of(over.words or "")
+    words = [word for word in words_of(over.words or "") if word not in BACKCHANNELS]
     listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
     alone = over.whole and (over.unheard or bool(TAKERS & set(words)))
     few = len(words) < SURE_WORDS and not (words and alone)

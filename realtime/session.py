@@ -97,7 +97,7 @@ class Session:
         self._user = UserAudio(spec, config)
         self._transcripts = Transcripts(self._conversation, self._out, spec.input_rate_hz)
         self._replies = Replies(spec, config, session, self._conversation, self._context, self._items, self._out)
-        self._rolling = RollingContext(session, config, self._conversation, self._context, self._out)
+        self._rolling = RollingContext(session, config, self._conversation, self._context, self._items, self._out)
         self._floor = Floor(self._do)
         self._guesses = Guesses(config, self._context, self._replies, self._transcripts, self._out)
         self._turn = UserTurn(
@@ -118,7 +118,7 @@ class Session:
             Action.STOP: self._stop,
             Action.COMMIT: self._commit,
             Action.CLEAR: self._turn.clear,
-            Action.DROP: self._user.end,
+            Action.DROP: self._user.drop,
             Action.REPLY: self._reply,
             Action.CUT: lambda: self._cut("turn_detected"),
             Action.CANCEL: lambda: self._cut("client_cancelled"),
@@ -191,7 +191,7 @@ class Session:
             case Renewed():
                 self._rolling.take(event)
             case TranscriptOut():
-                if not self._over_us.take(event):
+                if not self._over_us.take(event) and not self._rolling.read(event, self.settings, self.epoch):
                     self._transcripts.take(event)
             case _:
                 self._made(event)
@@ -313,7 +313,7 @@ class Session:
         if self._replies.over(self._now) and not self._ears.undecided:
             self._replies.end()
             self._quiet_since_s = self._now
-            self._rolling.reply_over(self._replies.context_share, self.settings.prompt(), self.epoch)
+            self._rolling.reply_over(self._replies.context_share, self.settings, self.epoch)
             self._ears.notice(Event.DONE)
 
     # --- the floor ---

@@ -135,9 +135,14 @@ class UserAudio:
         return self.message
 
     def end(self) -> None:
-        """The message is committed, cleared or dropped; speech that goes on begins another one."""
-        self.message = None
+        """The message is committed or cleared; speech that goes on begins another one."""
         self._floor = self.position
+        self.drop()
+
+    def drop(self) -> None:
+        """The message was nothing. What comes next may have begun in it: the hiss of a word, taken for a noise, and
+        the silence before its vowel."""
+        self.message = None
         if self.vad is not None:
             self.vad.forget()
 

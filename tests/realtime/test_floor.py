@@ -240,6 +240,20 @@ def test_an_interruption_cuts_us_where_we_stopped() -> None:
     assert script.engine.heard() == script.remembered()
 
 
+def test_a_word_that_began_like_a_noise_is_heard_from_its_beginning() -> None:
+    """The hiss of an "s", taken for nothing in the silence before the "top"."""
+    script = speaking(SmallEngine(overheard=""))
+    script.say(0.1)
+    script.wait(0.14)
+    assert script.session.state is State.SPEAK
+    script.say(1.6)
+    script.wait(8)
+    script.finish()
+    assert script.of("response.done")[0]["response"]["status"] == "cancelled"
+    audio = [samples for kind, samples in script.engine.heard() if kind == "audio"]
+    assert audio[1] == pytest.approx(16_000 * (0.3 + 1.6), abs=1500)
+
+
 def test_a_cough_before_the_reply_and_the_agent_answers_all_the_same() -> None:
     script = Script(SmallEngine([Answer(ttft_s=1.5)]))
     script.say(1.0)

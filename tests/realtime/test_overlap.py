@@ -20,6 +20,9 @@ RULES = OverlapRules()
         (Over(60, 0, held=True), None),
         (Over(300, 0, held=True, words="and the"), Event.BARGE),
         (Over(300, 0, held=True, words="and"), None),  # the first piece of a word is often taken for another
+        (Over(300, 0, held=True, words="what uh"), None),  # one word and a listening noise
+        (Over(300, 40, held=True, words="um and", whole=True), Event.FALSE_ALARM),
+        (Over(300, 40, held=True, words="uh stop", whole=True), Event.BARGE),
         (Over(300, 40, held=True, words="stop", whole=True), Event.BARGE),
         (Over(300, 40, held=True, words="what", whole=True), Event.FALSE_ALARM),  # as likely a cough
         (Over(300, 40, held=True, words="what", whole=True, unheard=True), Event.BARGE),  # they go on
