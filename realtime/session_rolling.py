@@ -22,8 +22,8 @@ from realtime.session_items import Items
 from realtime.session_outbox import Outbox
 from realtime.settings import Settings
 
-PREFIX = "summary_"
-"""How the names of summaries that were asked for begin."""
+PREFIX = "summary~"
+"""How the names of summaries that were asked for begin; no item is called so (`Conversation.add`)."""
 IN_BRIEF = "What was said before, in brief:"
 
 

@@ -11,13 +11,13 @@ from tests.realtime.rig import COSTS, Rig, alone, begin, check, replied, said, t
 from tests.realtime.test_engine_faults import Poison
 
 ASK = (Begin("user"), Text("in brief"), End())
-SUMMARY = Summarise(1, 0, "summary_1", ASK)
+SUMMARY = Summarise(1, 0, "summary~1", ASK)
 
 
 def written(rig: Rig) -> tuple[str, str]:
     """The whole text, and why there is none."""
     parts = rig.of(1, TranscriptOut)
-    assert {part.item_id for part in parts} == {"summary_1"}
+    assert {part.item_id for part in parts} == {"summary~1"}
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
     assert parts[-1].ended is None
     return "".join(part.text for part in parts), parts[-1].failure
@@ -37,7 +37,7 @@ def test_it_is_what_the_model_would_answer_here() -> None:
 
 def test_it_is_no_longer_than_was_asked_for() -> None:
     rig = Rig()
-    rig.send(Open(1), Extend(1, 0, turn(5), "u1"), Summarise(1, 0, "summary_1", ASK, max_tokens=2))
+    rig.send(Open(1), Extend(1, 0, turn(5), "u1"), Summarise(1, 0, "summary~1", ASK, max_tokens=2))
     rig.run()
     assert written(rig) == (alone([*said(turn(5)), *said(ASK)], GREEDY, max_tokens=2).text, "")
     assert rig.slots_in_use == (1, 1, 1)
@@ -60,7 +60,7 @@ def test_another_callers_reply_is_no_later_for_it() -> None:
         rig.send(Open(1), Open(2))
         rig.run()
         if asks:
-            rig.send(Summarise(1, 0, "summary_1", (*long, *ASK)))
+            rig.send(Summarise(1, 0, "summary~1", (*long, *ASK)))
             for _ in range(3):
                 rig.step()
         rig.send(Extend(2, 0, turn(5), "u1"), Reply(2, 0, "r1", rig.now, sampling=Sampling(seed=5)))
