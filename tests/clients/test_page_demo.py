@@ -1,6 +1,4 @@
-"""The page and the demo: asked aloud in a real browser, answered rightly, recognized by an ear of its own.
-
-Without the checkpoint that ships there is nobody to ask."""
+"""The page and the demo: asked aloud in a real browser, answered rightly, recognized by an ear of its own."""
 
 from __future__ import annotations
 
@@ -21,14 +19,12 @@ from models.demo.recipe.pictures import draw
 from realtime.host_process import EngineProcess
 from realtime.pcm import resample, to_float, to_int16
 from tests.clients.browser import Visitor, launch, visit, y4m
-from tests.demo_checkpoint import needs_demo
 from tests.transport.live import LiveServer
 from transport.checkpoints import load_named
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    needs_demo,
 ]
 
 EAR_HZ = 16000

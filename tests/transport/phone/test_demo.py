@@ -1,6 +1,6 @@
 """The demo by telephone: baresip calls, asks in its town's own words, and its recording holds the right answer.
 
-An independent recognizer hears that recording. Without the checkpoint that ships there is nothing to ask."""
+An independent recognizer hears that recording."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from models.demo.recipe.grammar import spoken_words
 from models.demo.recipe.listen import Ear, domain_grammar
 from realtime.host_process import EngineProcess
 from realtime.pcm import resample, to_float, to_int16
-from tests.demo_checkpoint import needs_demo
 from tests.transport.live import LiveServer
 from tests.transport.phone.baresip import Baresip, microphone
 from tests.transport.phone.calling import Watcher, address, call_id, nothing_is_left, phone_config
@@ -27,7 +26,6 @@ from transport.checkpoints import load_named
 pytestmark = [
     pytest.mark.phone,
     pytest.mark.slow,
-    needs_demo,
 ]
 
 HZ = 8000
