@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from transformers import (
 
 from models import registry
 from models.base import LoadOptions, Pcm
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole reply: samples float32 at ``Reference.rate_hz``, and how many text tokens it has, the end's included."""
+
+    pcm: Pcm = field(repr=False)
+    tokens: int
 
 
 class Reference:
@@ -38,12 +47,20 @@ class Reference:
         predictor = self.model.talker.code_predictor
         predictor.generation_config.do_sample = False
         self._greedy_predictor(predictor)
+        # Of itself ``generate`` ends the text at the released checkpoint's token, which another's vocabulary has not.
+        self._eos = self.model.generation_config.eos_token_id
 
     @property
     def rate_hz(self) -> int:
         """Of ``answer``."""
         decode = self.model.code2wav.chunked_decode
         return decode.rate_hz if isinstance(decode, _Foreign) else 24000
+
+    @property
+    def frame_samples(self) -> int:
+        """That a codec frame has."""
+        decode = self.model.code2wav.chunked_decode
+        return decode.frame_samples if isinstance(decode, _Foreign) else 1920
 
     @staticmethod
     def _greedy_predictor(predictor: Any) -> None:
@@ -78,15 +95,23 @@ class Reference:
     @torch.no_grad()
     def answer(self, pcm: Pcm) -> Pcm:
         """The whole reply's samples, float32 at ``rate_hz``."""
-        _, wave = self.model.generate(
-            **self.inputs(pcm),
+        return self.reply(pcm).pcm
+
+    @torch.no_grad()
+    def reply(self, pcm: Pcm) -> Answer:
+        """The whole reply."""
+        given = self.inputs(pcm)
+        ends = {} if self._eos is None else {"thinker_eos_token_id": self._eos}
+        ids, wave = self.model.generate(
+            **given,
+            **ends,
             speaker=next(iter(self.model.config.talker_config.speaker_id)),
             thinker_do_sample=False,
             talker_do_sample=False,
             talker_repetition_penalty=1.0,
         )
         samples: Pcm = wave.reshape(-1).numpy().astype(np.float32)
-        return samples
+        return Answer(samples, int(getattr(ids, "sequences", ids).shape[1]) - given["input_ids"].shape[1])
 
 
 class _Foreign:
@@ -94,7 +119,7 @@ class _Foreign:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self._codec, spec = registry.load_codec(kind, folder, LoadOptions(device="cpu"))
-        self.rate_hz = spec.output_rate_hz
+        self.rate_hz, self.frame_samples = spec.output_rate_hz, spec.frame_samples
 
     def __call__(self, codes: torch.Tensor, **_: Any) -> torch.Tensor:
         """codes int64 [1, groups, frames] -> float32 [1, 1, samples]"""
