@@ -6,8 +6,8 @@
 AEC3 finds delays up to about half a second by itself, counted from when it was given the reference. Two things lie
 between and are taken care of here: audio goes out ahead of its time, in pieces, so the reference is fed at the
 microphone's pace; and a phone's way can be longer than that, so the delay is estimated (the lag at which the levels of
-the two signals go together best) and the reference held back by most of it. Where there can't be any echo, what they
-send is passed on as it is (`echo_lags`).
+the two signals go together best) and the reference held back by most of it. Where there can't be any echo, or what
+begins is not like one, what they send is passed on as it is (`echo_lags`, `echo_onset`).
 
 The module is the ``livekit`` package's (Apache-2.0): WebRTC's own canceller with no server behind it; there is no other
 kept wheel of it. Nothing is loaded before the first call that needs it.
@@ -25,6 +25,7 @@ from models.base import Pcm, Spec
 from realtime.events import AudioIn, Effect, Flush, Input, Pcm16, Play, Send
 from realtime.pcm import to_float
 from transport.echo_lags import EchoLags
+from transport.echo_onset import KEPT, Onset
 from transport.media import Resampler
 
 RATE_HZ = 16_000
@@ -69,6 +70,7 @@ class EchoCanceller:
         self._near: Pcm16 = np.zeros(0, np.int16)
         self._delay = DelayEstimator()
         self._lags = EchoLags(round(LONGEST_S * 100))
+        self._onset = Onset(RATE_HZ)
         self._told_ms = -1
 
     @property
@@ -104,9 +106,11 @@ class EchoCanceller:
     def _cancel(self, near: Pcm16) -> Pcm16:
         live = self._far.take()
         self._delay.push(live, near)
-        if self._delay._seen is not None:
-            self._lags.found(self._delay._seen)
-        possible = self._lags.push(_power(live), _power(near))
+        if self._delay.seen is not None:
+            self._lags.found(self._delay.seen)
+        ours = self._lags.push(_power(live), _power(near))
+        theirs = self._onset.push(near, self._lags.sounds, self._lags.lags, self._far.past)
+        known = self._delay.delay_s is not None or self._delay.seen is not None
         delay_s = self._delay.delay_s or 0.0
         held_s = delay_s - MARGIN_S if delay_s > SHORT_S else 0.0
         self._apm.process_reverse_stream(self._wrap(self._far.delayed(round(held_s * 100))))
@@ -115,7 +119,7 @@ class EchoCanceller:
             self._told_ms = rest_ms
         frame = self._wrap(near)
         self._apm.process_stream(frame)
-        return np.frombuffer(frame.data, np.int16) if possible else near
+        return np.frombuffer(frame.data, np.int16) if ours and (known or not theirs) else near
 
     def _wrap(self, pcm: Pcm16):  # type: ignore[no-untyped-def]  # livekit's, loaded late
         return self._frame(bytearray(pcm.tobytes()), RATE_HZ, 1, FRAME)
@@ -160,7 +164,8 @@ class Reference:
 
     def __init__(self) -> None:
         self._waiting: Pcm16 = np.zeros(0, np.int16)
-        self._past: deque[Pcm16] = deque(maxlen=round(LONGEST_S * 100) + 1)
+        self.past: deque[Pcm16] = deque(maxlen=round(LONGEST_S * 100) + 1 + KEPT)
+        """What was taken, newest last."""
         self.paused = False
         """Nothing is taken of what waits: an echo that comes after a pause comes as late as one before it."""
 
@@ -177,12 +182,12 @@ class Reference:
         frame, self._waiting = self._waiting[:size], self._waiting[size:]
         whole = np.zeros(FRAME, np.int16)
         whole[: len(frame)] = frame
-        self._past.append(whole)
+        self.past.append(whole)
         return whole
 
     def delayed(self, frames: int) -> Pcm16:
         """The frame taken so many frames ago; silence before the first."""
-        return self._past[-1 - frames] if frames < len(self._past) else np.zeros(FRAME, np.int16)
+        return self.past[-1 - frames] if frames < len(self.past) else np.zeros(FRAME, np.int16)
 
 
 class DelayEstimator:
@@ -198,7 +203,8 @@ class DelayEstimator:
         self._quiet = 0  # frames since we last spoke
         self._run = 0  # frames since we began to
         self._since = 0
-        self._seen: int | None = None  # the lag that the last estimate found
+        self.seen: int | None = None
+        """The lag that the last estimate found."""
         self.delay_s: float | None = None
 
     def push(self, far: Pcm16, near: Pcm16) -> None:
@@ -222,9 +228,9 @@ class DelayEstimator:
         scores = _together(far, near, min(round(LONGEST_S * 100), length - round(LEAST_S * 100)))
         best = int(np.argmax(scores))
         needed = (SURE if self.delay_s is None else SURER) + CHANCE_FRAMES / (length - best)
-        if scores[best] >= needed and self._seen is not None and abs(best - self._seen) <= 2:
+        if scores[best] >= needed and self.seen is not None and abs(best - self.seen) <= 2:
             self.delay_s = best / 100
-        self._seen = best if scores[best] >= needed else None
+        self.seen = best if scores[best] >= needed else None
 
 
 def _power(pcm: Pcm16) -> float:

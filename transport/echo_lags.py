@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+import numpy.typing as npt
 
 WINDOW = 10
 """Frames that are compared together: an echo is spread, and its delay wavers."""
@@ -23,8 +24,8 @@ GONE = 1e-4
 """An echo that is fainter than 40 dB under our speech is none."""
 NOISE_FRAMES = 300
 """The noise on the line is the quietest in so long..."""
-NOISE = 2.0
-"""...and so much of it is no echo."""
+NOISE, SOUND = 2.0, 4.0
+"""...and so much of it is no echo; more than so much of it is a sound."""
 SURE = 20
 """So many frames without it rule a delay out: a few packets may be lost."""
 WAVERS = 5
@@ -39,6 +40,10 @@ class EchoLags:
         self._missed = np.zeros(longest + 1, int)  # frames in which an echo that late was missed
         self._frames: deque[tuple[float, float]] = deque([(0.0, 0.0)] * WINDOW, WINDOW)
         self._noise: deque[float] = deque(maxlen=NOISE_FRAMES)
+        self.lags: npt.NDArray[np.int_] = np.zeros(0, int)
+        """Delays of which an echo could be coming back now."""
+        self.sounds = False
+        """There is more in the latest frame than the line's noise."""
 
     def push(self, far: float, near: float) -> bool:
         """The mean powers of one frame: what we play, what they send. Whether some of that may be our echo."""
@@ -49,7 +54,9 @@ class EchoLags:
         self._far[0] = ours
         heard = max(0.0, theirs - NOISE * min(self._noise))
         self._missed += (self._far > LOUD) & (heard < GONE * self._far)
-        return bool(np.any((self._far > SOUNDS) & (self._missed < SURE)))
+        self.sounds = near > max(SOUNDS, SOUND * min(self._noise))
+        self.lags = np.flatnonzero((self._far > SOUNDS) & (self._missed < SURE))
+        return len(self.lags) > 0
 
     def found(self, lag: int) -> None:
         """There seems to be one, at that delay: it is not ruled out any more."""

@@ -1,0 +1,113 @@
+"""What begins while we speak, and is no echo of it, is told apart within a few syllables; an echo never is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.base import Pcm
+from realtime.events import Pcm16
+from realtime.pcm import PCMU, decode, encode, resample, to_int16
+from transport.echo import FRAME, RATE_HZ, EchoCanceller
+from transport.echo_onset import BEGINS, LOOKS, PAUSES, Onset
+
+OURS_S = 1.4
+"""Less than the longest delay: no line is known by then."""
+
+
+def voice(seconds: float, seed: int) -> Pcm:
+    """Syllables of noise, each of its own colour: what levels in bands tell of speech."""
+    rng = np.random.default_rng(seed)
+    pieces = []
+    while sum(map(len, pieces)) < seconds * RATE_HZ:
+        size = int(rng.integers(RATE_HZ // 14, RATE_HZ // 6))
+        spectrum = np.fft.rfft(rng.normal(0, 1, size))
+        at_hz = np.fft.rfftfreq(size, 1 / RATE_HZ)
+        middle_hz, width_hz = rng.uniform(300, 3000), rng.uniform(200, 800)
+        spectrum *= np.exp(-(((at_hz - middle_hz) / width_hz) ** 2)) + 0.02
+        sound = np.fft.irfft(spectrum, size) * np.hanning(size)
+        pieces += [sound / np.abs(sound).max() * rng.uniform(0.2, 0.7), np.zeros(int(rng.integers(0, RATE_HZ // 20)))]
+    return np.asarray(np.concatenate(pieces)[: round(seconds * RATE_HZ)], np.float32)
+
+
+def telephone(pcm: Pcm) -> Pcm:
+    """What a line of mu-law leaves."""
+    narrow = decode(encode(to_int16(resample(pcm, RATE_HZ, 8000)), PCMU), PCMU)
+    return resample(narrow, 8000, RATE_HZ)
+
+
+def room(seed: int, gain_db: float) -> Pcm:
+    """From a loudspeaker to the microphone beside it: 60 ms."""
+    rng = np.random.default_rng(seed)
+    tail = rng.normal(0, 1, 960) * np.exp(-np.arange(960) / 192)
+    tail[0] = 3.0
+    return np.asarray(tail * 10 ** (gain_db / 20) / np.sqrt(np.sum(tail**2)), np.float32)
+
+
+def left(ours: Pcm, near: Pcm) -> Pcm:
+    """What the canceller of a line that begins now leaves of ``near``."""
+    canceller = EchoCanceller(RATE_HZ, RATE_HZ)
+    heard = []
+    for at in range(0, len(near), 320):
+        canceller.played(to_int16(ours[at : at + 320]))
+        heard.append(canceller.heard(near[at : at + 320]))
+    return np.concatenate(heard)
+
+
+def level_db(pcm: Pcm) -> float:
+    return float(10 * np.log10(np.mean(pcm.astype(np.float64) ** 2) + 1e-12))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_cuts_into_the_first_words_of_a_call_is_heard(seed: int) -> None:
+    """Half a second into the first reply, on a line without an echo."""
+    lead = np.zeros(RATE_HZ // 2, np.float32)
+    ours = np.concatenate([lead, voice(OURS_S, seed)])
+    theirs = np.zeros(len(ours), np.float32)
+    theirs[RATE_HZ:] = 0.5 * voice(OURS_S, 100 + seed)[: len(ours) - RATE_HZ]
+    heard = left(ours, telephone(theirs))
+    after = slice(RATE_HZ + RATE_HZ // 4, None)  # a quarter of a second of theirs
+    assert level_db(heard[after]) == pytest.approx(level_db(telephone(theirs)[after]), abs=3)
+
+
+@pytest.mark.parametrize("delay_s", [0.04, 0.25, 0.6])
+@pytest.mark.parametrize("gain_db", [-6, -20])
+def test_an_echo_that_begins_is_not_taken_for_theirs(delay_s: float, gain_db: float) -> None:
+    for seed in range(3):
+        ours = np.concatenate([np.zeros(RATE_HZ // 2, np.float32), voice(OURS_S, seed)])
+        away = round(delay_s * RATE_HZ)
+        back = np.convolve(np.concatenate([np.zeros(away, np.float32), ours]), room(seed, gain_db))[: len(ours)]
+        near = telephone(back.astype(np.float32))
+        begins = RATE_HZ // 2 + away
+        assert level_db(left(ours, near)[begins:]) < level_db(near[begins:]) - 8
+
+
+def frames(pcm: Pcm) -> list[Pcm16]:
+    return [to_int16(pcm[at : at + FRAME]) for at in range(0, len(pcm), FRAME)]
+
+
+def test_it_is_theirs_until_they_are_silent() -> None:
+    onset, silence = Onset(RATE_HZ), np.zeros(FRAME, np.int16)
+    far, near = frames(voice(1.0, 1)), frames(voice(0.6, 2))
+    for frame in [silence] * 40:
+        assert not onset.push(frame, False, np.arange(0), far)
+    said = [onset.push(frame, True, np.arange(30, 40), far[: 40 + n]) for n, frame in enumerate(near)]
+    assert not any(said[: LOOKS[0] - 1])
+    assert said[-1]
+    quiet = [onset.push(silence, False, np.arange(0), far) for _ in range(PAUSES)]
+    assert all(quiet[:-1])
+    assert not quiet[-1]
+
+
+def test_what_begins_where_nothing_of_ours_can_come_back_is_not_looked_at() -> None:
+    onset = Onset(RATE_HZ)
+    far = frames(np.zeros(RATE_HZ, np.float32))
+    assert not any(onset.push(frame, True, np.arange(0), far) for frame in frames(voice(1.0, 3)))
+
+
+def test_a_click_is_no_beginning() -> None:
+    onset, silence = Onset(RATE_HZ), np.zeros(FRAME, np.int16)
+    far, click = frames(voice(1.0, 1)), frames(voice(0.1, 2))[: BEGINS - 1]
+    heard = [onset.push(frame, True, np.arange(30), far) for frame in click]
+    heard += [onset.push(silence, False, np.arange(30), far) for _ in range(60)]
+    assert not any(heard)
