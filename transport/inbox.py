@@ -1,6 +1,7 @@
 """What a client's events are to its session: the same over a WebSocket and over a data channel.
 
 text -> load -> append, image, playout report: decoded here -> AudioIn, FrameIn, Played
+             -> parley.ping: answered here with parley.pong
              -> everything else: ClientEvent, the session validates it
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from models.base import Pcm, Pixels
@@ -20,6 +21,8 @@ from transport.media import Inbound
 from transport.service import Call
 
 MAX_MESSAGE_BYTES = 22 * 1024 * 1024  # the API's 15 MiB of audio in base64, and room
+PING = "parley.ping"
+"""Is anybody there? A page can't send WebSocket pings, and learns late of a network that is gone."""
 _DECODED_HERE = (  # a tuple: ``type`` may be anything, a list too
     "input_audio_buffer.append",
     "input_audio_buffer.commit",
@@ -30,10 +33,14 @@ _DECODED_HERE = (  # a tuple: ``type`` may be anything, a list too
 
 
 class Inbox:
-    """One client's events, in the order they came. ``input_rate_hz`` and ``output_rate_hz`` are the model's."""
+    """One client's events, in the order they came. ``input_rate_hz`` and ``output_rate_hz`` are the model's; ``say``
+    tells the client something of the transport's own."""
 
-    def __init__(self, call: Call, input_rate_hz: int, output_rate_hz: int) -> None:
+    def __init__(
+        self, call: Call, input_rate_hz: int, output_rate_hz: int, say: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._call = call
+        self._say = say
         self._inbound = Inbound(input_rate_hz)
         self._output_rate_hz = output_rate_hz
 
@@ -42,6 +49,9 @@ class Inbox:
         if len(text) > MAX_MESSAGE_BYTES:
             raise InvalidField(f"a message of {len(text)} characters is too long: at most {MAX_MESSAGE_BYTES}")
         event = protocol.load(text)
+        if event.get("type") == PING:
+            self._say({"type": "parley.pong"})
+            return
         if event.get("type") not in _DECODED_HERE:
             self._call.feed(ClientEvent(event))
             return

@@ -5,6 +5,7 @@
     (the socket breaks)                          what is being said is cut at what was heard
     subprotocol parley-resume.TOKEN.COUNT    ->  parley.session.resumed {count}, then what was missed
 
+A client that hears nothing asks ``parley.ping``, and is answered ``parley.pong`` while its socket lives.
 COUNT is how many messages the client got, ``session.created`` the first of them. ``parley.session.resumed`` is not
 counted: it sets the client's count. Audio that was missed stays missed: its reply was cut. Where a token is known no
 more, a new session begins as ever, with ``session.created``, and the client tells it its items.

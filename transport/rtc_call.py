@@ -44,10 +44,11 @@ class RtcCall:
         self._incoming_bytes = 0
         self._arrived = asyncio.Event()
         self._line: Line | None = None
+        self._closing: list[asyncio.Task[None]] = []  # lines of before
         self._over = False
         config = replace(service.config.session, pacing=PACING, output_buffer_events=True)
         self._call = service.open(settings, self._emit, config)
-        self._inbox = Inbox(self._call, service.spec.input_rate_hz, service.spec.output_rate_hz)
+        self._inbox = Inbox(self._call, service.spec.input_rate_hz, service.spec.output_rate_hz, self._say)
         self._call.start()
 
     # --- lines ------------------------------------------------
@@ -69,7 +70,7 @@ class RtcCall:
         before, self._line = self._line, line
         if before is not None:
             before.replaced.set()
-            await before.close()
+            self._closing.append(asyncio.create_task(before.close()))  # the caller need not wait for that
         return answer
 
     async def refused(self) -> str:
@@ -104,6 +105,7 @@ class RtcCall:
                 async with asyncio.timeout(LAST_WORDS_S):
                     await self._line.flushed()
             await self._line.close()
+        await asyncio.gather(*self._closing)
 
     def hang_up(self) -> None:
         """From outside: the caller asked for it, or the server stops."""

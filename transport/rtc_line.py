@@ -39,6 +39,8 @@ MAX_MEDIA = 8
 MAX_CANDIDATES = 128
 CONGESTED_BYTES = 256 * 1024
 RETRY_S = 5  # a call may have ended by then
+CLOSE_S = 5.0
+"""Whoever is there is told by then that it is over; a connection whose sockets died may never be done with telling."""
 MAX_EVENT_BYTES = 256 * 1024
 """Of one event to the caller: what browsers take in one message (a=max-message-size)."""
 JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
@@ -201,13 +203,17 @@ class Line:
             event.set()
 
     async def close(self) -> None:
-        """Releases sockets, threads and tasks. Twice is once."""
+        """Releases sockets, threads and tasks, within ``CLOSE_S``. Twice is once."""
         self._end()
         self.track.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._peer.close()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._peer.close()
+        except Exception as error:  # TimeoutError, or what aiortc meets on sockets that are gone
+            log.warning("a peer connection could not be closed in order: %s", error or type(error).__name__)
 
 
 def check_offer(sdp: str) -> None:

@@ -112,7 +112,7 @@ class Connection:
         self._outbound = Outbound(service.spec.output_rate_hz)
         self._playing: Play | None = None  # the latest, while its item is not done
         self._call = service.open(settings, self._emit)
-        self._inbox = Inbox(self._call, service.spec.input_rate_hz, service.spec.output_rate_hz)
+        self._inbox = Inbox(self._call, service.spec.input_rate_hz, service.spec.output_rate_hz, self._say)
         self._resumable = self._over = False
         self._next: Line | None = None  # somebody came back
         self._returned = asyncio.Event()

@@ -13,6 +13,8 @@
  * @property {() => void} ondown the link is gone and was not closed by us
  */
 
+export const ANSWER_MS = 20_000; // a server that takes longer to answer is away
+
 /** @param {() => Promise<string>} token @returns {Promise<Record<string, string>>} headers */
 export async function authorization(token) {
   const value = await token();

@@ -14,6 +14,7 @@
 import { Agent, ParleyError } from "./parley.js";
 import { Avatar } from "./avatar.js";
 import { Log } from "./agent-log.js";
+import { Hold } from "./hold.js";
 import { ICONS, VIEW } from "./agent-view.js";
 import { STYLE } from "./agent-style.js";
 import { wordsOf } from "./words.js";
@@ -42,12 +43,13 @@ export class ParleyAgent extends HTMLElement {
     this.key = "";
     this.hearing = false;
     this.thinking = false;
-    this.holding = false;
     this.caption = "";
     /** @type {ParleyError | null} */
     this.problem = null;
     /** @type {Transcript | null} */
     this.transcript = null;
+    const mayTalk = () => this.pushToTalk && this.agent?.state === "connected";
+    this.hold = new Hold(this.$(".talk"), mayTalk, (on) => this.talk(on));
     this.log = new Log(this.$(".log"));
     this.avatar = new Avatar(this.$(".avatar"));
   }
@@ -95,17 +97,7 @@ export class ParleyAgent extends HTMLElement {
 
   /** What the buttons do. */
   wire() {
-    const talk = this.$(".talk");
-    talk.onclick = () => this.pressed();
-    talk.onpointerdown = () => this.hold(true);
-    talk.onpointerup = talk.onpointercancel = talk.onpointerleave = () => this.hold(false);
-    // Listeners: a handler that returns false takes the key away, and Tab and Enter are the browser's.
-    talk.addEventListener("keydown", (/** @type {KeyboardEvent} */ press) => {
-      if (press.key === " " && !press.repeat) this.hold(true);
-    });
-    talk.addEventListener("keyup", (/** @type {KeyboardEvent} */ press) => {
-      if (press.key === " ") this.hold(false);
-    });
+    this.$(".talk").onclick = () => this.pressed();
     this.$(".again").onclick = () => (this.agent ? this.useMicrophone() : this.start());
     this.$(".key").onsubmit = (/** @type {Event} */ event) => this.useKey(event);
     this.$(".say").onsubmit = (/** @type {Event} */ event) => this.say(event);
@@ -176,7 +168,10 @@ export class ParleyAgent extends HTMLElement {
 
   /** @param {Agent} agent */
   follow(agent) {
-    agent.addEventListener("state", () => this.draw());
+    agent.addEventListener("state", () => {
+      if (agent.state !== "connected") this.hold.drop(); // the button takes no keys then
+      this.draw();
+    });
     agent.addEventListener("mute", () => this.draw());
     agent.addEventListener("transcript", () => this.drawLog());
     agent.addEventListener("show", (/** @type {any} */ event) => this.preview(event.detail));
@@ -211,7 +206,7 @@ export class ParleyAgent extends HTMLElement {
   hangUp() {
     this.agent?.close();
     this.agent = null;
-    this.hearing = this.thinking = this.holding = false;
+    this.hearing = this.thinking = false;
     this.caption = "";
     this.preview({ which: "camera", stream: null });
     this.draw();
@@ -235,15 +230,14 @@ export class ParleyAgent extends HTMLElement {
 
   pressed() {
     if (!this.agent) this.start();
-    else if (this.pushToTalk) return; // see `hold`
+    else if (this.pushToTalk) return; // see `talk`
     else if (this.agent.speaking) this.agent.interrupt();
     else this.agent.mute(!this.agent.muted);
   }
 
   /** @param {boolean} on the button or the space bar is held down */
-  hold(on) {
-    if (!this.agent || !this.pushToTalk || this.agent.state !== "connected" || on === this.holding) return;
-    this.holding = on;
+  talk(on) {
+    if (!this.agent) return;
     if (on) {
       if (this.agent.speaking) this.agent.interrupt();
       this.agent.send({ type: "input_audio_buffer.clear" });
@@ -312,7 +306,7 @@ export class ParleyAgent extends HTMLElement {
     const [label, glyph] = this.label(state);
     const talk = this.$(".talk");
     talk.innerHTML = `${glyph}<span>${label}</span>`;
-    talk.className = `talk${busy ? " busy" : ""}${state === "connected" && agent?.muted && !this.holding ? " quiet" : ""}`;
+    talk.className = `talk${busy ? " busy" : ""}${state === "connected" && agent?.muted && !this.hold.by ? " quiet" : ""}`;
     talk.disabled = busy;
     this.$(".status").textContent = busy ? this.words[state] : agent ? this.doing(agent) : "";
     this.$(".caption").textContent = this.$(".captions").checked ? this.caption.slice(-180) : "";
@@ -329,7 +323,7 @@ export class ParleyAgent extends HTMLElement {
     if (state === "connecting" || state === "reconnecting") return [words.wait, ICONS.talk];
     if (state === "closed") return [words.start, ICONS.talk];
     if (this.agent?.speaking) return [words.stop, ICONS.stop];
-    if (this.pushToTalk) return [this.holding ? words.listening : words.hold, ICONS.talk];
+    if (this.pushToTalk) return [this.hold.by ? words.listening : words.hold, ICONS.talk];
     return this.agent?.muted ? [words.unmute, ICONS.mute] : [words.listening, ICONS.talk];
   }
 
@@ -339,7 +333,7 @@ export class ParleyAgent extends HTMLElement {
     if (this.hearing) return words.hearing;
     if (this.thinking) return words.thinking;
     if (agent.speaking) return words.speaking;
-    return agent.muted && !this.holding ? words.muted : words.listening;
+    return agent.muted && !this.hold.by ? words.muted : words.listening;
   }
 
   drawLog() {

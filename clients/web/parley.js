@@ -42,6 +42,22 @@ const JITTER_MS = 80; // what a browser's jitter buffer holds back; it reports n
 const SETTLED_MS = 10_000; // what lasted so long is worth an immediate try again
 const GIVE_UP_MS = 180_000; // a server that restarts may have a large model to load
 
+/** That long, or until the network is back or somebody looks at the page again. @param {number} ms @returns {Promise<void>} */
+function patience(ms) {
+  return new Promise((resolve) => {
+    const over = () => {
+      clearTimeout(timer);
+      removeEventListener("online", over);
+      document.removeEventListener("visibilitychange", looked);
+      resolve();
+    };
+    const looked = () => document.visibilityState === "visible" && over();
+    const timer = setTimeout(over, ms);
+    addEventListener("online", over);
+    document.addEventListener("visibilitychange", looked);
+  });
+}
+
 /**
  * @param {Options} [options]
  * @returns {Promise<Agent>} connected; rejects with a ParleyError
@@ -275,7 +291,7 @@ export class Agent extends EventTarget {
     if (since - this.connectedAt > SETTLED_MS) this.trials = 0;
     while (performance.now() - since < GIVE_UP_MS) {
       const pause = BACKOFF_MS[Math.min(this.trials++, BACKOFF_MS.length - 1)];
-      await new Promise((resolve) => setTimeout(resolve, pause * (0.75 + Math.random() / 2)));
+      await patience(pause * (0.75 + Math.random() / 2));
       if (this.is("closed") || !this.link) return;
       try {
         const same = await this.link.open();

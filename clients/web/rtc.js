@@ -2,10 +2,9 @@
 
 import { Level, Recorder, toBase64 } from "./audio.js";
 import { ParleyError, refusal } from "./errors.js";
-import { authorization } from "./link.js";
+import { ANSWER_MS, authorization } from "./link.js";
 
 const GATHER_MS = 1500;
-const OPEN_MS = 20000;
 const GONE_MS = 4000;
 
 export class RtcLink {
@@ -13,6 +12,8 @@ export class RtcLink {
   constructor(options) {
     this.options = options;
     this.location = "";
+    /** @type {Record<string, string>} of the last request that was made */
+    this.headers = {};
     this.muted = false;
     this.level = new Level(options.context);
     this.speaker = new Audio();
@@ -21,6 +22,9 @@ export class RtcLink {
     this.peer = null;
     /** @type {Record<"camera" | "screen", MediaStreamTrack | null>} */
     this.video = { camera: null, screen: null };
+    // A page that is left hangs up: else the server would wait for it to come back.
+    this.leave = (/** @type {PageTransitionEvent} */ { persisted }) => persisted || this.close();
+    addEventListener("pagehide", this.leave);
   }
 
   /** Connects; again after `ondown` it goes on with the same session, if that still waits. @returns {Promise<boolean>} whether it is the same */
@@ -89,10 +93,11 @@ export class RtcLink {
    * @param {string | FormData} body
    */
   async post(path, body) {
-    const headers = await authorization(this.options.token);
-    if (typeof body === "string") headers["Content-Type"] = "application/sdp";
+    this.headers = await authorization(this.options.token);
+    const headers = typeof body === "string" ? { ...this.headers, "Content-Type": "application/sdp" } : this.headers;
+    const signal = AbortSignal.timeout(ANSWER_MS);
     try {
-      return await fetch(new URL(path, this.options.url), { method: "POST", headers, body });
+      return await fetch(new URL(path, this.options.url), { method: "POST", headers, body, signal });
     } catch (error) {
       throw new ParleyError("offline", String(error));
     }
@@ -105,7 +110,7 @@ export class RtcLink {
    */
   opened(peer, channel) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new ParleyError("offline", "no media path to the server")), OPEN_MS);
+      const timer = setTimeout(() => reject(new ParleyError("offline", "no media path to the server")), ANSWER_MS);
       channel.onopen = () => {
         clearTimeout(timer);
         resolve();
@@ -197,7 +202,12 @@ export class RtcLink {
   }
 
   close() {
-    if (this.location) this.post(`${this.location}/hangup`, "").catch(() => {});
+    removeEventListener("pagehide", this.leave);
+    if (this.location) {
+      const url = new URL(`${this.location}/hangup`, this.options.url);
+      // At once and kept alive, with the token of before: a page that is being left waits for nothing.
+      fetch(url, { method: "POST", headers: this.headers, keepalive: true }).catch(() => {});
+    }
     this.location = "";
     this.hangUp();
     this.speaker.srcObject = null;

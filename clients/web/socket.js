@@ -2,9 +2,10 @@
 
 import { Level, Player, Recorder, RATE_HZ, fromBase64, toBase64 } from "./audio.js";
 import { ParleyError, refusal } from "./errors.js";
-import { authorization } from "./link.js";
+import { ANSWER_MS, authorization } from "./link.js";
 
-const OPEN_MS = 20000;
+const PING_MS = 5000;
+const UNANSWERED = 2; // pings: a browser learns late of a network that is gone, or never
 const FRAME_MS = 500;
 const FRAME_WIDTH = 640;
 const FLUSH_ON = ["input_audio_buffer.speech_started", "conversation.item.truncated"];
@@ -25,6 +26,7 @@ export class SocketLink {
     this.timers = { camera: 0, screen: 0 };
     this.token = ""; // with which the session may be come back to
     this.count = 0; // messages of the session that came
+    this.unanswered = 0; // pings
     // A page that is left says goodbye: else the server would wait for it to come back.
     this.leave = (/** @type {PageTransitionEvent} */ { persisted }) => persisted || this.close();
     addEventListener("pagehide", this.leave);
@@ -58,15 +60,30 @@ export class SocketLink {
       this.socket = null;
       throw await this.why();
     }
-    socket.onclose = () => {
-      if (this.socket !== socket) return;
-      this.socket = null;
-      this.recorder?.hold();
-      this.flush(); // the server cuts what is being said, too
-      this.options.ondown();
-    };
+    socket.onclose = () => this.down(socket);
+    this.watch(socket);
     if (!same) this.send({ type: "session.update", session: this.options.session });
     return same;
+  }
+
+  /** Gone, and not closed by us. @param {WebSocket} socket */
+  down(socket) {
+    if (this.socket !== socket) return;
+    this.socket = null;
+    this.recorder?.hold();
+    this.flush(); // the server cuts what is being said, too
+    this.options.ondown();
+  }
+
+  /** Asks whether anybody is there, of a server that answers. @param {WebSocket} socket */
+  watch(socket) {
+    this.unanswered = 0;
+    const timer = setInterval(() => {
+      if (this.socket !== socket || !this.token) return clearInterval(timer);
+      if (this.unanswered++ < UNANSWERED) return this.send({ type: "parley.ping" });
+      socket.close();
+      this.down(socket);
+    }, PING_MS);
   }
 
   /**
@@ -76,7 +93,7 @@ export class SocketLink {
    */
   greeted(socket) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => socket.close(), OPEN_MS);
+      const timer = setTimeout(() => socket.close(), ANSWER_MS);
       socket.onerror = socket.onclose = () => {
         clearTimeout(timer);
         reject();
@@ -97,6 +114,7 @@ export class SocketLink {
   /** @param {any} event */
   receive(event) {
     this.count++;
+    this.unanswered = 0;
     if (event.type === "parley.session.resumable") this.token = event.token;
     this.take(event);
   }

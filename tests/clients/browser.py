@@ -31,13 +31,18 @@ FLAGS = [
 ]
 
 
-def launch(playwright: Playwright, wav: Path | None = None, camera: Path | None = None) -> Browser:
-    """``wav`` is heard over and over; ``camera`` is a .y4m or .mjpeg file."""
+def launch(
+    playwright: Playwright, wav: Path | None = None, camera: Path | None = None, screen: bool = False
+) -> Browser:
+    """``wav`` is heard over and over; ``camera`` is a .y4m or .mjpeg file. ``screen``: one of Chromium's making is
+    shared without a question (and any camera and microphone given)."""
     flags = [*FLAGS]
     if wav is not None:
         flags.append(f"--use-file-for-fake-audio-capture={wav}")
     if camera is not None:
         flags.append(f"--use-file-for-fake-video-capture={camera}")
+    if screen:
+        flags.append("--use-fake-ui-for-media-stream")
     return playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=PATIENCE_MS)
 
 

@@ -94,6 +94,30 @@ def test_one_tag_with_a_function_of_the_page(
         assert person.lines("assistant")[0]
 
 
+def test_who_holds_the_space_bar_is_heard_and_nobody_else(
+    server: LiveServer, host: str, folder: Path, chromium: Browser, question: Path
+) -> None:
+    with visit(chromium, page(folder, server, host, "push-to-talk"), voice=True) as person:
+        person.follow()
+        person.page.get_by_role("button", name="Start talking").click()
+        person.status("Muted")
+        person.say(question)
+        person.page.wait_for_timeout(4000)  # it is over by then, and was not meant for us
+        assert not person.of("input_audio_buffer.committed")
+        person.page.get_by_role("button", name="Hold to talk").focus()
+        person.page.keyboard.down(" ")
+        person.status("Listening")
+        person.page.mouse.move(5, 5)  # off the button, which is none of the space bar's business
+        person.say(question)
+        person.page.wait_for_timeout(2500)
+        person.status("Listening")
+        person.page.keyboard.up(" ")
+        person.status("Muted", "Thinking", "Speaking")
+        person.until(lambda: person.of("response.done"))
+        person.until(lambda: any(person.lines("user")))
+        assert not person.of("error")
+
+
 def test_with_the_keyboard_alone(server: LiveServer, host: str, folder: Path, chromium: Browser) -> None:
     """Each control is reached by Tab and says its name; what happens is announced."""
     with visit(chromium, page(folder, server, host), voice=True) as person:
@@ -160,3 +184,32 @@ def test_another_microphone_is_chosen(
         person.until(lambda: agent(person, "agent.microphone.getAudioTracks()[0].getSettings().deviceId") != before)
         heard.clear()
         person.until(lambda: max(heard, default=0.0) > 0.1)
+
+
+def test_a_microphone_that_is_unplugged(
+    server: LiveServer, host: str, folder: Path, chromium: Browser, question: Path
+) -> None:
+    """Another takes its place; without one the conversation goes on in writing, and says so."""
+    gone = "agent.microphone.getAudioTracks()[0]"
+    with visit(chromium, page(folder, server, host), voice=True) as person:
+        person.follow()
+        person.start()
+        before = agent(person, gone + ".id")
+        agent(person, gone + ".dispatchEvent(new Event('ended'))")
+        person.until(lambda: agent(person, gone + ".id") != before)
+        person.say(question)
+        person.until(lambda: person.of("response.done"))
+        person.page.evaluate(
+            "() => { navigator.mediaDevices.getUserMedia ="
+            " () => Promise.reject(new DOMException('none', 'NotFoundError')) }"
+        )
+        agent(person, gone + ".dispatchEvent(new Event('ended'))")
+        expect(person.page.get_by_role("alert").get_by_text("No microphone found")).to_be_visible(timeout=PATIENCE_MS)
+        done = len(person.of("response.done"))
+        person.page.get_by_placeholder("Or type here").fill("Still there?")
+        person.page.get_by_placeholder("Or type here").press("Enter")
+        person.until(lambda: len(person.of("response.done")) > done)
+        assert len(person.of("session.created")) == 1
+        person.page.evaluate("delete navigator.mediaDevices.getUserMedia")
+        person.page.get_by_role("button", name="Try again").click()
+        expect(person.page.get_by_role("alert")).to_be_hidden(timeout=PATIENCE_MS)

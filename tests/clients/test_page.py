@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Playwright
+from playwright.sync_api import Browser, Playwright, expect
 
 from realtime.events import FrameIn, Input
 from tests.clients.browser import launch, visit, y4m
@@ -90,3 +90,73 @@ def test_a_face_speaks_while_the_answer_is_heard(server: LiveServer, chromium: B
     before = [height for at, height in seen if at < loud[0] - 0.5]
     assert max(during) > 3
     assert max(before) < 2
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_the_first_words_are_spoken_while_it_connects(
+    server: LiveServer, chromium: Browser, transport: str, question: Path
+) -> None:
+    """The whole question is over before the server knows of the call."""
+    with visit(chromium, f"{server.url}/?transport={transport}", voice=True) as person:
+        person.follow()
+        person.page.evaluate(
+            "() => { document.querySelector('parley-agent').getToken ="
+            " () => new Promise(go => (window.letIn = () => go(''))) }"
+        )
+        person.page.get_by_role("button", name="Start talking").click()
+        person.status("Connecting…")
+        person.until(lambda: person.page.evaluate("Boolean(window.letIn)"))
+        person.say(question)
+        person.page.wait_for_timeout(4000)
+        assert not person.of("session.created")
+        person.page.evaluate("() => letIn()")
+        person.until(lambda: person.of("response.done"))
+        began = person.of("input_audio_buffer.speech_started")[0]["audio_start_ms"]
+        ended = person.of("input_audio_buffer.speech_stopped")[-1]["audio_end_ms"]
+    assert ended - began > 1000, "of its two seconds"
+
+
+def test_the_drawer_draws_the_turns(server: LiveServer, chromium: Browser) -> None:
+    with visit(chromium, server.url) as person:
+        person.follow()
+        person.page.get_by_text("Under the bonnet").click()
+        assert person.page.get_by_text("After the first turn").is_visible()
+        person.start()
+        person.until(lambda: person.of("parley.latency"))
+        row = person.page.get_by_role("row", name="eot_delay")
+        row.wait_for()
+        measured = person.of("parley.latency")[0]["eot_delay_ms"]
+        assert f"{measured:.0f} ms" in row.inner_text()
+        parts = {name: person.page.locator(f"#turns .span.{name}").first for name in ("speech", "eot_delay", "playout")}
+        left = [part.bounding_box()["x"] for part in parts.values()]  # type: ignore[index]
+        assert left == sorted(left), "in the order in which they happened"
+        assert all(part.bounding_box()["width"] >= 2 for part in parts.values())  # type: ignore[index]
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_a_screen_that_is_shared_reaches_the_model(
+    server: LiveServer, playwright: Playwright, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    feed = Call.feed
+
+    def noting(self: Call, event: Input) -> None:
+        if isinstance(event, FrameIn):
+            seen.append(event.pixels)
+        feed(self, event)
+
+    monkeypatch.setattr(Call, "feed", noting)
+    browser = launch(playwright, screen=True)
+    try:
+        with visit(browser, f"{server.url}/?transport={transport}", voice=True) as person:
+            person.start()
+            share = person.page.get_by_role("button", name="Share the screen")
+            share.click()
+            person.until(lambda: seen)
+            expect(share).to_have_attribute("aria-pressed", "true")
+            share.click()
+            person.page.locator("video.preview").wait_for(state="hidden")
+            expect(share).to_have_attribute("aria-pressed", "false")
+    finally:
+        browser.close()
+    assert seen[0].shape[0] > 100, "a picture of a screen's size"

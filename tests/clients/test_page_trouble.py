@@ -25,6 +25,21 @@ def problem(person: Visitor, says: str) -> None:
     expect(person.page.get_by_role("alert").get_by_text(says)).to_be_visible(timeout=PATIENCE_MS)
 
 
+def write(person: Visitor, text: str) -> None:
+    box = person.page.get_by_placeholder("Or type here")
+    box.fill(text)
+    box.press("Enter")
+
+
+def told(person: Visitor) -> None:
+    """Connected, muted, and answered once in writing."""
+    person.follow()
+    person.start()
+    person.page.get_by_role("button", name="Mute").click()
+    write(person, "Remember me.")
+    person.until(lambda: person.of("response.done"))
+
+
 @TRANSPORTS
 def test_who_is_muted_is_not_heard(
     server: LiveServer, chromium: Browser, transport: str, monkeypatch: pytest.MonkeyPatch
@@ -57,9 +72,7 @@ def test_without_a_microphone_one_can_type(server: LiveServer, chromium: Browser
         person.page.get_by_role("button", name="Start talking").click()
         problem(person, "The microphone is blocked")
         problem(person, "You can type in the meantime")
-        box = person.page.get_by_placeholder("Or type here")
-        box.fill("Hello!")
-        box.press("Enter")
+        write(person, "Hello!")
         person.until(lambda: person.of("response.done"))
         assert person.lines("user") == ["Hello!"]
         assert person.lines("assistant")[0]
@@ -106,13 +119,7 @@ def test_a_server_with_a_key_asks_for_it(chromium: Browser, transport: str) -> N
 def test_a_conversation_outlives_the_server(chromium: Browser, transport: str) -> None:
     """The server is started again on its port: the page comes back by itself, and tells it what was said."""
     with LiveServer() as first, visit(chromium, f"{first.url}/?transport={transport}") as person:
-        person.follow()
-        box = person.page.get_by_placeholder("Or type here")
-        person.start()
-        person.page.get_by_role("button", name="Mute").click()
-        box.fill("Remember me.")
-        box.press("Enter")
-        person.until(lambda: person.of("response.done"))
+        told(person)
         said = person.lines("user"), person.lines("assistant")
         first.server.should_exit = True
         first.join()
@@ -130,23 +137,35 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
 ) -> None:
     monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
     with visit(chromium, f"{server.url}/?transport=websocket", voice=True) as person:
-        person.follow()
-        box = person.page.get_by_placeholder("Or type here")
-        person.start()
-        person.page.get_by_role("button", name="Mute").click()
-        box.fill("Remember me.")
-        box.press("Enter")
-        person.until(lambda: person.of("response.done"))
+        told(person)
         for connection in [*server.server.server_state.connections]:
             server.loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
         person.status("Reconnecting…")
         person.status("Muted")
-        box.fill("And again.")
-        box.press("Enter")
+        write(person, "And again.")
         person.until(lambda: len(person.of("response.done")) == 2)
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
         person.page.goto(f"{server.url}/healthz")  # who leaves the page is not waited for
+        person.until(lambda: not server.service.sessions)
+
+
+def test_a_network_that_falls_silent_is_replaced(
+    server: LiveServer, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over WebSocket: the socket stays open on both sides, and nothing comes through it."""
+    monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
+    with visit(chromium, f"{server.url}/?transport=websocket", voice=True) as person:
+        told(person)
+        (connection,) = (each for each in server.server.server_state.connections if "WebSocket" in type(each).__name__)
+        server.loop.call_soon_threadsafe(connection.transport.pause_reading)  # type: ignore[union-attr]
+        person.status("Reconnecting…")
+        person.status("Muted")
+        write(person, "And again.")
+        person.until(lambda: len(person.of("response.done")) == 2)
+        assert person.lines("user") == ["Remember me.", "And again."]
+        assert len(person.of("session.created")) == 1, "the session is the same"
+        person.page.get_by_role("button", name="Hang up").click()
         person.until(lambda: not server.service.sessions)
 
 
@@ -157,24 +176,52 @@ def test_a_network_that_breaks_is_replaced_and_the_session_goes_on(
     monkeypatch.setattr(rtc_call, "GRACE_S", 1000.0)
     calls = server.server.config.app.state.calls  # type: ignore[union-attr]
     with visit(chromium, server.url, voice=True) as person:
-        person.follow()
-        box = person.page.get_by_placeholder("Or type here")
-        person.start()
-        person.page.get_by_role("button", name="Mute").click()
-        box.fill("Remember me.")
-        box.press("Enter")
-        person.until(lambda: person.of("response.done"))
+        told(person)
         (call,) = calls._calls.values()
         impair(call._line._peer, Network(loss=1.0))
         for protocol in protocols(call._line._peer):
             monkeypatch.setattr(protocol, "datagram_received", lambda *_: None)
         person.status("Reconnecting…")
         person.status("Muted")
-        box.fill("And again.")
-        box.press("Enter")
+        write(person, "And again.")
         person.until(lambda: len(person.of("response.done")) == 2)
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
         assert [*calls._calls.values()] == [call]
+        person.page.get_by_role("button", name="Hang up").click()
+        person.until(lambda: not server.service.sessions)
+
+
+@TRANSPORTS
+def test_who_leaves_the_page_hangs_up(
+    server: LiveServer, chromium: Browser, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their place is free at once: nobody waits for them to come back."""
+    monkeypatch.setattr(rtc_call, "GRACE_S", 1000.0)
+    monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
+    with visit(chromium, f"{server.url}/?transport={transport}", voice=True) as person:
+        person.start()
+        assert server.service.sessions
+        person.page.goto(f"{server.url}/healthz")
+        person.until(lambda: not server.service.sessions)
+
+
+def test_sockets_that_die_under_the_server_are_replaced(
+    server: LiveServer, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over WebRTC; the old connection can't even be closed, and nobody waits for that."""
+    monkeypatch.setattr(rtc_call, "GRACE_S", 1000.0)
+    calls = server.server.config.app.state.calls  # type: ignore[union-attr]
+    with visit(chromium, server.url, voice=True) as person:
+        told(person)
+        said = person.lines("user"), person.lines("assistant")
+        (call,) = calls._calls.values()
+        for protocol in protocols(call._line._peer):
+            server.loop.call_soon_threadsafe(protocol.transport.abort)
+        person.status("Reconnecting…")
+        person.status("Muted")
+        person.until(lambda: (person.lines("user"), person.lines("assistant")) == said)
+        write(person, "And again.")
+        person.until(lambda: len(person.of("response.done")) == 2)
         person.page.get_by_role("button", name="Hang up").click()
         person.until(lambda: not server.service.sessions)

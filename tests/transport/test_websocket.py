@@ -87,6 +87,12 @@ async def test_binary_frames_are_an_error_event(server: LiveServer) -> None:
         assert (await client.ask("Still there?"))["response"]["status"] == "completed"
 
 
+async def test_a_ping_is_answered(server: LiveServer) -> None:
+    async with RawClient.connect(server) as client:
+        await client.send("parley.ping")
+        assert set(await client.until("parley.pong", "error")) == {"type", "event_id"}
+
+
 async def test_a_message_that_is_too_large(server: LiveServer) -> None:
     async with RawClient.connect(server) as client:
         await client.send("input_audio_buffer.append", audio="A" * MAX_MESSAGE_BYTES)
