@@ -72,6 +72,7 @@ class FloorEngine:
     misread: float = 0.04
     seed: int = 0
     spec: Spec = SPEC
+    answers: bool = False
     said: Spoken | None = None
     """The latest reply."""
     replies: int = 0

@@ -36,7 +36,8 @@ class ModelEngine:
 
     def __init__(self, model: Model) -> None:
         self.spec = model.spec
-        self.upcoming: Spoken | None = None  # what the desk would say; it has answers of its own
+        self.upcoming: Spoken | None = None  # what the desk would say...
+        self.answers = True  # ...but it has answers of its own
         self._model = model
         self._engine = Engine(model, deliver=self._take, clock=self._clock)
         self._log: list[EngineCommand] = []

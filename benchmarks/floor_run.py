@@ -25,6 +25,8 @@ from transport.echo import EchoCanceller
 RTP_PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0)  # as in transport/rtc_audio.py
 SOCKET_PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=50.0)
 PATIENCE_S = 6.0
+LEFT_S = 0.3
+"""With less of the reply still to come, who speaks is no interruption: nobody could stop it any sooner."""
 EARLY_S = 0.03
 """A decision so shortly before the true end (the last consonant dies away) is none too early."""
 
@@ -70,7 +72,9 @@ class Outcome:
     mouth_to_ear_s: float | None = None
     over: str = ""
     over_at_s: float | None = None
-    """Onset of what was said over the reply; None: the reply was over before."""
+    """Onset of what was said over the reply; None: the reply was over before, or as good as."""
+    onset_played_s: float = 0.0
+    """How much of the reply had been played by then."""
     cut: bool = False
     by_itself: bool = False
     """Something ended the reply although nobody had made a sound."""
@@ -103,6 +107,8 @@ class Replier(Engine, Protocol):
 
     upcoming: Spoken | None
     """The next reply, for an engine that has none of its own."""
+    answers: bool
+    """It has its own."""
 
     def spoken(self, key: str) -> Spoken | None:
         """The whole of reply ``key``, heard or not; None: it was never asked for."""
@@ -113,6 +119,8 @@ def run(talk: Talk, setup: Setup, engine: Replier) -> list[Outcome]:
     outcomes = list(Caller(talk, setup, engine).run())
     for outcome in outcomes:
         outcome.reply = engine.spoken(outcome.key)
+        if outcome.reply is not None and len(outcome.reply.pcm) / RATE_HZ - outcome.onset_played_s < LEFT_S:
+            outcome.over_at_s = None
     return outcomes
 
 
@@ -163,9 +171,10 @@ class Caller:
         first = self._speaking_since(end_s)
         if first is not None:
             self._over(exchange, outcome, expected, first)
-            outcome.key = self._response(first[1]).get("id", "")
         self._engine.upcoming = None
         self._rest()
+        if first is not None:
+            outcome.key = self._response(first[1]).get("id", "")
         if exchange.others_after:
             outcome.opened = self._others()
         return outcome
@@ -214,7 +223,8 @@ class Caller:
 
     def _over(self, exchange: Exchange, outcome: Outcome, expected: Spoken, first: tuple[float, str]) -> None:
         world, (first_s, item) = self._world, first
-        length_s = len(expected.pcm) / RATE_HZ  # of the desk's own answer: a model's is about as long
+        likely = reply(exchange.plain) if self._engine.answers else expected
+        length_s = len(likely.pcm) / RATE_HZ
         sound = self._sound(exchange)
         if sound is None:
             world.run(first_s + length_s + 2.0, lambda: self._done(item) is not None)
@@ -226,21 +236,25 @@ class Caller:
         if (before := self._done(item)) == "cancelled":
             outcome.by_itself = True
             return
-        if before is not None and first_s + length_s < onset_s + 0.3:
+        if before is not None and not world.speaker.playing(world.now):
             return
-        outcome.over_at_s = onset_s
+        outcome.over_at_s, outcome.onset_played_s = onset_s, self._played_s(item)
         world.add(onset_s, sound)
         alarm_end_s = onset_s + len(sound) / RATE_HZ
         world.run(alarm_end_s + 3.0, lambda: self._ended(item))
         world.run(world.now + 0.3)
         outcome.cut = self._truncated(item) is not None
-        pieces = [(at, start + len(pcm)) for at, name, start, pcm in world.speaker.played if name == item]
-        outcome.played_s = max(end for _, end in pieces) / self._out_hz
+        outcome.played_s = self._played_s(item)
         if outcome.cut:
-            outcome.stop_s = max(at for at, _ in pieces) + 0.01 - onset_s
+            last_s = max(at for at, name, _, _ in world.speaker.played if name == item)
+            outcome.stop_s = last_s + 0.01 - onset_s
             self._heard(outcome, item)
         elif exchange.kind != "interruption":
             outcome.gap_ms = self._gap_ms(item, onset_s, alarm_end_s)
+
+    def _played_s(self, item: str) -> float:
+        ends = [start + len(pcm) for _, name, start, pcm in self._world.speaker.played if name == item]
+        return max(ends, default=0) / self._out_hz
 
     def _sound(self, exchange: Exchange) -> Pcm | None:
         match exchange.kind:

@@ -41,6 +41,8 @@ class Exchange:
     """What they say over the reply."""
     at: float = 0.5
     """When, as a share of the reply's length."""
+    plain: str = ""
+    """The beginning of ``reply`` that answers them: all that a model trained on the desk's answers will say."""
     gap_s: float = 0.8
     """From the end of the last reply to the beginning of this."""
     others_after: bool = False
@@ -123,9 +125,10 @@ def exchange(rng: random.Random, kind: str, slow: float, tune: bool) -> Exchange
     words_over = rng.choice(over)
     if kind == "interruption" and rng.random() < 0.4:
         words_over = sentence(rng, tune)[0]
+    plain = reply
     if kind in ("backchannel", "cough", "background", "interruption"):
         reply = answer(rng, reply)
-    return Exchange(kind, parts, pauses, reply, words_over, rng.uniform(0.1, 0.75), gap_s)
+    return Exchange(kind, parts, pauses, reply, words_over, rng.uniform(0.1, 0.75), plain, gap_s)
 
 
 def talks(count: int, *, tune: bool, length: int = 6) -> Iterator[Talk]:

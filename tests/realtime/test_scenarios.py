@@ -1,4 +1,10 @@
-"""Who says what when, and what must be heard when: what users of other servers complain about, and what we promise."""
+"""Who says what when, and what must be heard when: what users of other servers complain about, and what we promise.
+
+Complaints that are not about who speaks when are tested where they belong: gaps where many share an engine in
+`test_engine_schedule` and `test_rtp_pace`, a client that leaves in `test_engine_faults`, an engine that dies in
+`test_engine_death`, growth and the end of a call in `test_long_call`, what stock clients send in `test_session_client`,
+one TURN server and few ports in `test_turn` and `test_rtc_ports`, torch's threads in `tests/models/test_threads`.
+"""
 
 from __future__ import annotations
 
@@ -215,6 +221,17 @@ def test_where_no_words_come_length_decides() -> None:
         script.say(seconds)
         script.wait(8)
         assert script.of("response.done")[0]["response"]["status"] == status
+
+
+def test_long_speech_of_which_no_word_is_made_out_interrupts_in_the_end() -> None:
+    """A language the model can't write down, a child: as long as a noise is none any more."""
+    for seconds, status in ((1.2, "completed"), (2.0, "cancelled")):
+        script = speaking(SmallEngine(overheard=""))
+        script.say(seconds)
+        script.wait(8)
+        script.finish()
+        assert script.of("response.done")[0]["response"]["status"] == status
+        assert script.engine.heard() == script.remembered()
 
 
 def test_words_that_come_late_still_cut() -> None:
