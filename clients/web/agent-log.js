@@ -3,12 +3,30 @@
 /** @typedef {import("./transcript.js").Entry} Entry */
 /** @typedef {import("./words.js").Words} Words */
 
+const NEAR_PX = 24;
+
 export class Log {
   /** @param {HTMLElement} list */
   constructor(list) {
     this.list = list;
     /** @type {Map<string, HTMLElement>} by item */
     this.lines = new Map();
+    this.following = true; // they read the end
+    this.top = 0;
+    list.addEventListener("scroll", () => this.scrolled());
+    new ResizeObserver(() => this.follow()).observe(list);
+  }
+
+  /** Ours go down only: who scrolls up wants to read there, until they come back to the end. */
+  scrolled() {
+    const { scrollHeight, scrollTop, clientHeight } = this.list;
+    if (scrollHeight - scrollTop - clientHeight < NEAR_PX) this.following = true;
+    else if (scrollTop < this.top) this.following = false;
+    this.top = scrollTop;
+  }
+
+  follow() {
+    if (this.following) this.list.scrollTop = this.list.scrollHeight;
   }
 
   /**
@@ -18,7 +36,6 @@ export class Log {
    */
   draw(entries, words, greeting) {
     const { list, lines } = this;
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
     if (!lines.size) list.replaceChildren();
     for (const [id, line] of lines) {
       if (entries.some((entry) => entry.id === id)) continue;
@@ -31,7 +48,7 @@ export class Log {
       write(line, entry, words);
     }
     if (!lines.size) list.replaceChildren(empty(greeting));
-    if (atEnd) list.scrollTop = list.scrollHeight;
+    this.follow();
   }
 }
 

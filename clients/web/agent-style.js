@@ -24,6 +24,7 @@ export const STYLE = /* css */ `
   --danger: var(--parley-danger, #a8412f);
   --user: var(--parley-user, #e4eee9);
   --radius: var(--parley-radius, 22px);
+  --talk: var(--parley-talk-size, 8.5rem);
   display: flex; flex-direction: column; min-height: 30rem;
   color: var(--text);
   font: 400 1rem/1.5 var(--parley-font, ui-sans-serif, system-ui, -apple-system, "Segoe UI", sans-serif);
@@ -47,14 +48,15 @@ export const STYLE = /* css */ `
 header { display: flex; align-items: baseline; justify-content: space-between; gap: 1rem; }
 h2 { margin: 0; font-size: 1.05rem; font-weight: 600; letter-spacing: -0.01em; }
 .status { color: var(--muted); font-size: 0.9rem; }
-.stage { position: relative; display: grid; justify-items: center; gap: 0.9rem; padding: 1.5rem 0 0.25rem; }
+.stage { position: relative; display: grid; justify-items: center; gap: 1.4rem; padding: 1.5rem 0 0.25rem; }
+.stage:has(.avatar:not([hidden])) { --talk: 6rem; }
 .avatar { width: min(11rem, 50%); }
 .avatar .face { fill: var(--accent); opacity: 0.16; }
 .avatar .eye { fill: var(--accent); }
 .avatar .mouth { fill: none; stroke: var(--accent); stroke-width: 4; }
 .talk {
   --level: 0;
-  position: relative; width: 8.5rem; height: 8.5rem; border: 0; border-radius: 50%; cursor: pointer;
+  position: relative; width: var(--talk); height: var(--talk); border: 0; border-radius: 50%; cursor: pointer;
   display: grid; place-items: center; align-content: center; gap: 0.2rem;
   background: var(--accent); color: var(--on-accent); font: inherit; font-size: 0.92rem; font-weight: 600;
   transition: background 0.3s, color 0.3s; touch-action: manipulation; user-select: none;
@@ -62,9 +64,9 @@ h2 { margin: 0; font-size: 1.05rem; font-weight: 600; letter-spacing: -0.01em; }
 .talk::before, .talk::after {
   content: ""; position: absolute; inset: 0; border-radius: 50%; pointer-events: none;
   border: 2px solid var(--accent); opacity: calc(0.15 + var(--level) * 0.6);
-  transform: scale(calc(1.06 + var(--level) * 0.22)); transition: transform 0.09s linear, opacity 0.09s linear;
+  transform: scale(calc(1.06 + var(--level) * 0.1)); transition: transform 0.09s linear, opacity 0.09s linear;
 }
-.talk::after { opacity: calc(var(--level) * 0.35); transform: scale(calc(1.1 + var(--level) * 0.5)); }
+.talk::after { opacity: calc(var(--level) * 0.35); transform: scale(calc(1.1 + var(--level) * 0.18)); } /* short of what is beside it */
 .talk svg { width: 1.9rem; height: 1.9rem; }
 .talk.quiet { background: var(--raised); color: var(--text); }
 .talk.quiet::before { border-color: var(--muted); }
@@ -93,7 +95,7 @@ h2 { margin: 0; font-size: 1.05rem; font-weight: 600; letter-spacing: -0.01em; }
 .log .assistant { align-self: flex-start; background: var(--raised); border-bottom-left-radius: 5px; }
 .log .tool { align-self: center; color: var(--muted); font-size: 0.85rem; padding: 0; }
 .log s { color: var(--muted); }
-.log .empty { align-self: center; margin: auto; max-width: 24rem; text-align: center; color: var(--muted); }
+.log .empty { align-self: center; margin: 0 auto; max-width: 24rem; text-align: center; color: var(--muted); }
 .dots::after { content: "…"; animation: blink 1.2s steps(2) infinite; }
 @keyframes blink { 50% { opacity: 0.25; } }
 form.say { display: flex; gap: 0.5rem; }
@@ -101,6 +103,7 @@ input, select {
   font: inherit; color: inherit; background: var(--raised); border: 1px solid var(--line); border-radius: 12px;
   padding: 0.55rem 0.8rem; min-width: 0;
 }
+input::placeholder { color: var(--muted); opacity: 1; }
 form.say input { flex: 1; border-radius: 999px; padding-inline: 1.1rem; }
 .bar { display: flex; justify-content: center; flex-wrap: wrap; gap: 0.5rem; }
 .tool-button, .plain {
@@ -122,7 +125,7 @@ form.say input { flex: 1; border-radius: 999px; padding-inline: 1.1rem; }
 @media (max-width: 30rem) {
   .card { padding: 1rem; gap: 0.75rem; }
   .stage { padding-top: 0.9rem; }
-  .talk { width: 7.25rem; height: 7.25rem; }
+  :host { --talk: var(--parley-talk-size, 7.25rem); }
   .preview { width: 6rem; }
   .log li { max-width: 92%; }
 }

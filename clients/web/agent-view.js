@@ -14,7 +14,7 @@ export const ICONS = {
   camera: icon('<rect x="3" y="6" width="12" height="12" rx="3"/><path d="m15 11 6-3.5v9L15 13"/>'),
   screen: icon('<rect x="3" y="4" width="18" height="12" rx="2"/><path d="M8 20h8M12 16v4M9.5 10 12 7.5 14.5 10M12 8v5"/>'),
   settings: icon('<path d="M4 7h9M17 7h3M4 17h3M11 17h9"/><circle cx="15" cy="7" r="2"/><circle cx="9" cy="17" r="2"/>'),
-  end: icon('<path d="M4 14.5c0-5.3 16-5.3 16 0 0 1.8-1 2.6-2.4 2.2l-2-.6c-.9-.3-1.2-.9-1.1-1.8l.1-1c-1.7-.6-3.5-.6-5.2 0l.1 1c.1.9-.2 1.5-1.1 1.8l-2 .6C5 17.1 4 16.3 4 14.5Z"/>'),
+  end: icon('<path fill="currentColor" d="M4 14.5c0-5.3 16-5.3 16 0 0 1.8-1 2.6-2.4 2.2l-2-.6c-.9-.3-1.2-.9-1.1-1.8l.1-1c-1.7-.6-3.5-.6-5.2 0l.1 1c.1.9-.2 1.5-1.1 1.8l-2 .6C5 17.1 4 16.3 4 14.5Z"/>'),
   send: icon('<path d="M5 12h14M13 6l6 6-6 6"/>'),
 };
 

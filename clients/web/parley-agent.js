@@ -21,6 +21,7 @@ import { wordsOf } from "./words.js";
 
 /** @typedef {import("./transcript.js").Transcript} Transcript */
 
+const CAPTION = 110; // characters: two lines
 const BESIDE_STREAM = ["state", "event", "problem", "unheard"];
 
 export class ParleyAgent extends HTMLElement {
@@ -309,7 +310,7 @@ export class ParleyAgent extends HTMLElement {
     talk.className = `talk${busy ? " busy" : ""}${state === "connected" && agent?.muted && !this.hold.by ? " quiet" : ""}`;
     talk.disabled = busy;
     this.$(".status").textContent = busy ? this.words[state] : agent ? this.doing(agent) : "";
-    this.$(".caption").textContent = this.$(".captions").checked ? this.caption.slice(-180) : "";
+    this.$(".caption").textContent = this.$(".captions").checked ? latest(this.caption) : "";
     for (const name of ["mute", "camera", "screen", "end"]) this.$(`.${name}`).hidden = state !== "connected";
     this.$(".screen").hidden ||= !navigator.mediaDevices?.getDisplayMedia;
     this.$(".mute").hidden ||= this.pushToTalk;
@@ -383,6 +384,11 @@ export class ParleyAgent extends HTMLElement {
     this.avatar.draw(agent.lips.shape(performance.now()));
     requestAnimationFrame(() => this.loop(agent));
   }
+}
+
+/** The end of what is being said, from a word on. @param {string} text */
+function latest(text) {
+  return text.length > CAPTION ? text.slice(-CAPTION).replace(/^\S*\s/, "… ") : text;
 }
 
 customElements.define("parley-agent", ParleyAgent);

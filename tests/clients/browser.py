@@ -135,6 +135,12 @@ class Visitor:
         """Says it once; the page's clock (s) at its first sample."""
         return float(self.page.evaluate("wav => speak(wav)", base64.b64encode(wav.read_bytes()).decode()))
 
+    def write(self, text: str) -> None:
+        """Instead of saying it."""
+        box = self.page.get_by_placeholder("Or type here")
+        box.fill(text)
+        box.press("Enter")
+
     def loud(self) -> list[float]:
         """When (the page's clock, s) something audible was played."""
         found: list[float] = self.page.evaluate("loudspeaker.loud()")

@@ -160,3 +160,27 @@ def test_a_screen_that_is_shared_reaches_the_model(
     finally:
         browser.close()
     assert seen[0].shape[0] > 100, "a picture of a screen's size"
+
+
+def test_the_transcript_follows_what_is_said_until_they_scroll_back(server: LiveServer, chromium: Browser) -> None:
+    below = "log => log.scrollHeight - log.scrollTop - log.clientHeight"
+    with visit(chromium, server.url, microphone=False, viewport={"width": 360, "height": 640}) as person:
+        log = person.page.locator(".log")
+
+        def exchange(count: int) -> None:
+            person.write("A long question. " * 12)
+            person.until(lambda: len(person.of("response.done")) == count)
+            expect(person.page.locator(".log li.assistant")).to_have_count(count)
+
+        person.follow()
+        for count in (1, 2, 3):
+            exchange(count)
+        assert log.evaluate("log => log.scrollHeight > 2 * log.clientHeight")
+        person.until(lambda: log.evaluate(below) < 2)
+        log.evaluate("log => { log.scrollTop = 10 }")
+        person.until(lambda: log.evaluate(below) > 100)
+        exchange(4)
+        assert log.evaluate("log => log.scrollTop") == 10
+        log.evaluate("log => { log.scrollTop = log.scrollHeight }")
+        exchange(5)
+        person.until(lambda: log.evaluate(below) < 2)

@@ -25,18 +25,12 @@ def problem(person: Visitor, says: str) -> None:
     expect(person.page.get_by_role("alert").get_by_text(says)).to_be_visible(timeout=PATIENCE_MS)
 
 
-def write(person: Visitor, text: str) -> None:
-    box = person.page.get_by_placeholder("Or type here")
-    box.fill(text)
-    box.press("Enter")
-
-
 def told(person: Visitor) -> None:
     """Connected, muted, and answered once in writing."""
     person.follow()
     person.start()
     person.page.get_by_role("button", name="Mute").click()
-    write(person, "Remember me.")
+    person.write("Remember me.")
     person.until(lambda: person.of("response.done"))
 
 
@@ -72,7 +66,7 @@ def test_without_a_microphone_one_can_type(server: LiveServer, chromium: Browser
         person.page.get_by_role("button", name="Start talking").click()
         problem(person, "The microphone is blocked")
         problem(person, "You can type in the meantime")
-        write(person, "Hello!")
+        person.write("Hello!")
         person.until(lambda: person.of("response.done"))
         assert person.lines("user") == ["Hello!"]
         assert person.lines("assistant")[0]
@@ -142,7 +136,7 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
             server.loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
         person.status("Reconnecting…")
         person.status("Muted")
-        write(person, "And again.")
+        person.write("And again.")
         person.until(lambda: len(person.of("response.done")) == 2)
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
@@ -161,7 +155,7 @@ def test_a_network_that_falls_silent_is_replaced(
         server.loop.call_soon_threadsafe(connection.transport.pause_reading)  # type: ignore[union-attr]
         person.status("Reconnecting…")
         person.status("Muted")
-        write(person, "And again.")
+        person.write("And again.")
         person.until(lambda: len(person.of("response.done")) == 2)
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
@@ -183,7 +177,7 @@ def test_a_network_that_breaks_is_replaced_and_the_session_goes_on(
             monkeypatch.setattr(protocol, "datagram_received", lambda *_: None)
         person.status("Reconnecting…")
         person.status("Muted")
-        write(person, "And again.")
+        person.write("And again.")
         person.until(lambda: len(person.of("response.done")) == 2)
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
@@ -221,7 +215,7 @@ def test_sockets_that_die_under_the_server_are_replaced(
         person.status("Reconnecting…")
         person.status("Muted")
         person.until(lambda: (person.lines("user"), person.lines("assistant")) == said)
-        write(person, "And again.")
+        person.write("And again.")
         person.until(lambda: len(person.of("response.done")) == 2)
         person.page.get_by_role("button", name="Hang up").click()
         person.until(lambda: not server.service.sessions)
