@@ -7,7 +7,8 @@ AEC3 finds delays up to about half a second by itself, counted from when it was 
 between and are taken care of here: audio goes out ahead of its time, in pieces, so the reference is fed at the
 microphone's pace; and a phone's way can be longer than that, so the delay is estimated (the lag at which the levels of
 the two signals go together best) and the reference held back by most of it. Where there can't be any echo, or what
-begins is not like one, what they send is passed on as it is (`echo_lags`, `echo_onset`).
+begins is not like one, what they send is passed on as it is (`echo_lags`, `echo_onset`); and while the line is still to
+be learned, what begins like our own words is silence.
 
 The module is the ``livekit`` package's (Apache-2.0): WebRTC's own canceller with no server behind it; there is no other
 kept wheel of it. Nothing is loaded before the first call that needs it.
@@ -119,7 +120,11 @@ class EchoCanceller:
             self._told_ms = rest_ms
         frame = self._wrap(near)
         self._apm.process_stream(frame)
-        return np.frombuffer(frame.data, np.int16) if ours and (known or not theirs) else near
+        if not ours or (theirs and not known):
+            return near
+        if self._onset.alike and not known:
+            return np.zeros_like(near)
+        return np.frombuffer(frame.data, np.int16)
 
     def _wrap(self, pcm: Pcm16):  # type: ignore[no-untyped-def]  # livekit's, loaded late
         return self._frame(bytearray(pcm.tobytes()), RATE_HZ, 1, FRAME)

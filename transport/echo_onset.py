@@ -3,7 +3,8 @@
 Until a line is known, the sound that begins while we speak may be the first of an echo or the first of an interruption.
 An echo is what we said, so much later and so much softer: at some delay and one gain it has our loud and our quiet
 moments, in every band. Nobody else's words do for longer than a syllable. So the beginning of a sound is compared with
-what we said at each delay that could explain it; what none explains is theirs, until they are silent.
+what we said at each delay that could explain it; what none explains is theirs, until they are silent. What one explains
+is most likely an echo, which a canceller that has still to learn the line lets through.
 
 Bands and levels are compared, not waveforms: codecs, small rooms and loudspeakers leave those alone.
 """
@@ -32,6 +33,8 @@ BEFORE = 4
 """Frames before the beginning that are compared too."""
 GAINS_DB = np.arange(-45.0, 0.1, 3.0)
 """An echo's."""
+ALIKE_FRAMES = 200
+"""So long what is alike is believed to be an echo: by then the line is known."""
 AT_MOST_DB = 25.0
 """A difference counts for no more: packets are lost."""
 SILENT = 30.0
@@ -58,6 +61,11 @@ class Onset:
         self._lags: npt.NDArray[np.int_] = np.zeros(0, int)
         self.theirs = False
         """What is heard now is no echo."""
+
+    @property
+    def alike(self) -> bool:
+        """What is heard now was compared, and is like something of ours."""
+        return not self.theirs and self._since is not None and LOOKS[0] <= self._since < ALIKE_FRAMES
 
     def push(self, near: Pcm16, sounds: bool, lags: npt.NDArray[np.int_], far: Sequence[Pcm16]) -> bool:
         """The next frame they send; whether that ``sounds``; the ``lags`` at which an echo could be coming back now;

@@ -82,6 +82,18 @@ def test_an_echo_that_begins_is_not_taken_for_theirs(delay_s: float, gain_db: fl
         assert level_db(left(ours, near)[begins:]) < level_db(near[begins:]) - 8
 
 
+def test_an_echo_of_a_long_way_is_silence_before_its_delay_is_known() -> None:
+    """It would be louder than what counts as speech, and cut us off in our first words."""
+    for seed in range(3):
+        ours = np.concatenate([np.zeros(RATE_HZ // 2, np.float32), voice(OURS_S, seed)])
+        away = round(0.8 * RATE_HZ)
+        back = np.convolve(np.concatenate([np.zeros(away, np.float32), ours]), room(seed, -6))[: len(ours)]
+        begins = RATE_HZ // 2 + away
+        looked_at = slice(begins + (LOOKS[0] + 6) * FRAME, None)
+        assert level_db(back[looked_at]) > -35
+        assert level_db(left(ours, back.astype(np.float32))[looked_at]) < -50
+
+
 def frames(pcm: Pcm) -> list[Pcm16]:
     return [to_int16(pcm[at : at + FRAME]) for at in range(0, len(pcm), FRAME)]
 
