@@ -163,9 +163,9 @@ class Crowd:
     def turn(self, turn: Turn, epoch: int, *, paced: bool = True) -> float:
         """Everybody says something else; gives the seconds until all have been answered."""
         script: list[tuple[float, EngineCommand]] = []
-        began_s = self._clock.now()
-        for number in self.callers:
-            pcm = turn.says(turn.seconds, 100 * epoch + number)
+        said = {number: turn.says(turn.seconds, 100 * epoch + number) for number in self.callers}
+        began_s = self._clock.now()  # not before: what they say may take seconds to make
+        for number, pcm in said.items():
             late_s = turn.spread_s * (number - 1) / len(self.callers)
             script.append((late_s if paced else 0.0, Extend(number, epoch, (Begin("user"),))))
             for start in range(0, len(pcm), CHUNK):

@@ -20,7 +20,7 @@ for as ``Work``; ``choose`` takes the most urgent one and lets everybody who is 
    much. Only where no listener can get more lead is it cut.
 5. So a prefill is cut into pieces that end before anybody who is listening runs dry, as far as the measured cost of so
    many positions tells, but not into pieces so small that their positions cost twice what they would in large ones.
-6. Turns that end one after the other are prefilled together where that is cheaper than one by one.
+6. Turns that end one after the other are prefilled together where all of them together wait less than one by one.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
     ready, until_s = _gathered(able, works, now, costs, config)
     if not ready:
         return min((at_s for at_s in (until_s, *(w.start_s for w in works)) if now < at_s < math.inf), default=None)
-    head = _encoded_first(min(ready, key=_urgency), ready, costs)
+    head = _encoded_first(min(ready, key=_urgency), ready, costs, config)
     slack_s = math.inf
     if not head.listening:
         slack_s = SPARE * (_dry_at_s(works) - now - LEAST_LEAD_S) - _round_s(works, costs)
@@ -295,15 +295,21 @@ def _piece(riders: Sequence[Work], slack_s: float, costs: Costs, config: EngineC
     return max(costs.prefill.worth(min(most, config.piece_tokens), most), costs.prefill.within(slack_s, most))
 
 
-def _encoded_first(head: Work, ready: Sequence[Work], costs: Costs) -> Work:
-    """A prefill of several is little dearer than one of a few: where as many can join it, for less than it costs, they
-    are encoded first."""
+def _encoded_first(head: Work, ready: Sequence[Work], costs: Costs, config: EngineConfig) -> Work:
+    """A prefill of several is little dearer than one of a few. Who is encoded joins it, and need not wait for a prefill
+    of their own, and for the first sound of those before them: that is weighed against how long these wait for it."""
     if not (head.waiting and head.stage is Stage.PREFILL):
         return head
     others = [work for work in ready if work.waiting and work.stage is Stage.ENCODE]
     ours = [work for work in ready if work.waiting and work.stage is Stage.PREFILL]
-    joins = len(others) >= len(ours) and costs.rows_s(Stage.ENCODE, len(others)) < costs.prefill.at(head.tokens)
-    return min(others, key=_urgency) if joins else head
+    tokens = sum(work.tokens for work in ours)
+    theirs = tokens / len(ours) * len(others)  # not known before they are encoded
+    alone_s, together_s = costs.prefill.at(tokens), costs.prefill.at(tokens + theirs)
+    lost_s = costs.rows_s(Stage.ENCODE, len(others))
+    if tokens + theirs <= config.prefill_tokens:  # else ours go first, and theirs in a second call
+        lost_s += together_s - alone_s
+    won_s = max(0.0, alone_s + costs.prefill.at(theirs) - together_s) + costs.spoken_s(len(ours))
+    return min(others, key=_urgency) if len(others) * won_s > len(ours) * lost_s else head
 
 
 def _gathered(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.events import Playout
-from realtime.schedule import Batch, Costs, EngineConfig, Listener, Load, Rank, Stage, Work, choose
+from realtime.schedule import Batch, Costs, EngineConfig, Listener, Load, PieceCost, Rank, Stage, Work, choose
 
 CONFIG = EngineConfig()
 works = st.lists(
@@ -122,19 +122,32 @@ def test_who_waits_gets_on_together_once_those_who_listen_have_lead() -> None:
     assert first(0.27, 10.1) is Stage.PREFILL, "there is no more lead to be had: they are cut"
 
 
-def test_turns_that_end_one_after_the_other_are_prefilled_together_where_that_is_cheaper() -> None:
-    def first(*encode_s: float, others: int = 1) -> Stage:
+def test_turns_that_end_one_after_the_other_are_prefilled_together_where_that_is_sooner_for_all() -> None:
+    def first(encode_s: float, others: int = 1, ours: int = 1) -> Stage:
         costs = spoken()
-        for rows, seconds in enumerate(encode_s, start=1):
-            costs.learn(Stage.ENCODE, seconds, rows=rows)
+        for rows in (1, 2, 4) * 5:
+            costs.learn(Stage.ENCODE, encode_s, rows=rows)
+        heard = [Work(n, Stage.PREFILL, Rank.REPLY, 10.2, waiting=True, tokens=50) for n in range(20, 20 + ours)]
         asked = [Work(n, Stage.ENCODE, Rank.REPLY, 10.3, waiting=True) for n in range(2, 2 + others)]
-        chosen = choose([Work(1, Stage.PREFILL, Rank.REPLY, 10.2, waiting=True, tokens=50), *asked], 10, costs, CONFIG)
+        chosen = choose([*heard, *asked], 10, costs, CONFIG)
         assert isinstance(chosen, Batch)
         return chosen.stage
 
-    assert first(0.01) is Stage.ENCODE
-    assert first(0.1) is Stage.PREFILL, "to encode would take longer than to prefill"
-    assert first(0.01, others=0) is Stage.PREFILL
+    assert first(0.001, others=0) is Stage.PREFILL
+    assert first(0.1) is Stage.PREFILL, "to encode takes longer than it spares"
+    assert first(0.001, ours=4) is Stage.PREFILL, "four would wait for one"
+    assert first(0.001, ours=12, others=4) is Stage.ENCODE, "ours fill the call: theirs are in none of their way"
+
+
+def test_where_positions_cost_little_who_can_join_is_encoded_first() -> None:
+    costs = spoken(0.03)
+    costs.prefill = PieceCost()
+    for tokens, seconds in ((8, 0.02), (50, 0.024), (400, 0.038)):
+        costs.learn(Stage.PREFILL, seconds, tokens)
+    costs.learn(Stage.ENCODE, 0.007)
+    heard = [Work(1, Stage.PREFILL, Rank.REPLY, 10.2, waiting=True, tokens=50)]
+    asked = [Work(2, Stage.ENCODE, Rank.REPLY, 10.3, waiting=True)]
+    assert choose([*heard, *asked], 10, costs, CONFIG) == Batch(Stage.ENCODE, Rank.REPLY, (2,))
 
 
 def test_as_many_are_encoded_as_there_is_time_for() -> None:
