@@ -91,10 +91,14 @@ class CardThinker(ToyThinker):
 class CardCodec(ToyCodec):
     """Silence of the right length: what is listened for here is when."""
 
+    def __init__(self, on_call: OnCall, withheld: int) -> None:
+        super().__init__(on_call)
+        self._withheld = withheld
+
     def one(self, slot: int, frames: np.ndarray) -> Any:
         begun = bool(self.slots[slot][0])
-        self.slots[slot] = [1, np.zeros(WITHHELD, np.float32)]
-        return np.zeros(len(frames) * FRAME_SAMPLES - (0 if begun else WITHHELD), np.float32).view(Array)
+        self.slots[slot] = [1, np.zeros(self._withheld, np.float32)]
+        return np.zeros(len(frames) * FRAME_SAMPLES - (0 if begun else self._withheld), np.float32).view(Array)
 
 
 def endless(cache: Sequence[int], base: int, sampling: Sampling) -> int:
@@ -105,20 +109,23 @@ def endless(cache: Sequence[int], base: int, sampling: Sampling) -> int:
 class Card:
     """A model whose calls take their time. ``spent_ms``: each call by its stage, with its rows."""
 
+    besides_ms, besides_each_ms = BESIDES_MS, BESIDES_EACH_MS
+    withheld = WITHHELD
+
     def __init__(self, slots: int) -> None:
         self.clock = CardClock()
         self.calls: list[tuple[str, int, float]] = []
         on_call: OnCall = self._called
         model = toy_model(slots, on_call=on_call, spec=replace(SPEC, context_tokens=1 << 20))
         thinker: Any = CardThinker(slots, 1 << 30, on_call, endless)
-        self._codec = CardCodec(on_call)
+        self._codec = CardCodec(on_call, self.withheld)
         self._talker: Any = model.talker
         self.model = Model(model.spec, model.prompt, thinker, model.talker, self._codec)
 
     def _called(self, stage: str, slots: Sequence[int], size: int) -> None:
         self.calls.append((stage, size, took_ms := self._ms(stage, slots, size)))
-        besides_ms = 0.0 if stage == "talker_prefill" else BESIDES_MS + BESIDES_EACH_MS * len(self._talker.slots)
-        self.clock.at_s += (took_ms + besides_ms) / 1000
+        besides_ms = self.besides_ms + self.besides_each_ms * len(self._talker.slots)
+        self.clock.at_s += (took_ms + (0.0 if stage == "talker_prefill" else besides_ms)) / 1000
 
     def _ms(self, stage: str, slots: Sequence[int], size: int) -> float:
         if stage == "encode":
@@ -131,9 +138,11 @@ class Card:
         return between(RENDER_MS, size) if stage == "render" else 0.0  # the talker's prefill is in the thinker's
 
 
-def converse(callers: int, spread_s: float, turns: int, config: EngineConfig | None = None) -> dict[str, float]:
+def converse(
+    callers: int, spread_s: float, turns: int, config: EngineConfig | None = None, kind: type[Card] = Card
+) -> dict[str, float]:
     """The figures of ``benchmarks/gpu.py``, with the mean rows of a call."""
-    card = Card(callers)
+    card = kind(callers)
     config = config or EngineConfig()
     crowd = Crowd(card.model, callers, replace(config, reply_frames=FRAMES, speaking_share=0.01), card.clock)
     turn = Turn(QUESTION_S, spread_s, max_tokens=FRAMES // 2)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from models import registry
-from models.base import Audio, Begin, End, Frame, Instructions, LoadOptions, Model, Segment
+from models.base import Audio, Begin, End, Frame, Instructions, LoadOptions, Model, Segment, Text
 from models.qwen3_omni import write_tiny
 from realtime.events import AudioOut, Close, EngineCommand, Extend, Failed, Finished, Open, Reply
 from tests.realtime.test_engine_tiny import Run, asked, voice
+
+SLOTS = 4
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder: Path = write_tiny(tmp_path_factory.mktemp("tiny"))
-    return registry.load(folder, LoadOptions(device="cpu", dtype="float32", slots=4))
+    return registry.load(folder, LoadOptions(device="cpu", dtype="float32", slots=SLOTS))
 
 
 def poisoned(at: int, value: float) -> Segment:
@@ -70,9 +74,9 @@ def among_others(model: Model, segment: Segment) -> Run:
     return run
 
 
-def unharmed(model: Model, run: Run) -> None:
-    """Sessions 2 and 3 say what they say without session 1; everything is free once all have left."""
-    for session in (2, 3):
+def unharmed(model: Model, run: Run, others: tuple[int, ...] = (2, 3)) -> None:
+    """``others`` say what they say without session 1; everything is free once all have left."""
+    for session in others:
         lone = Run(model)
         lone.send(Open(session), *asked(session, session))
         lone.rest()
@@ -82,10 +86,14 @@ def unharmed(model: Model, run: Run) -> None:
         assert np.abs(a - b).max() <= 4
         lone.send(Close(session))
         lone.rest()
-    run.send(*(Close(session) for session in (1, 2, 3)))
+    run.send(*(Close(session) for session in (1, *others)))
     run.engine.step(run.now)
     assert model.thinker.memory_bytes() == 0
     assert run.engine.stats()["slots"] == 0
+    slots = [model.thinker.open() for _ in range(SLOTS)]
+    assert sorted(slots) == list(range(SLOTS)), "the pool is whole"
+    for slot in slots:
+        model.thinker.close(slot)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -104,6 +112,58 @@ def test_what_is_only_odd_is_taken(model: Model, name: str) -> None:
     assert not [out for out in run.outputs if isinstance(out, Failed)]
     assert [out for out in run.outputs if isinstance(out, Finished) and out.session == 1]
     assert [out for out in run.outputs if isinstance(out, AudioOut) and out.session == 1]
+    unharmed(model, run)
+
+
+def in_company(model: Model, *commands: EngineCommand) -> Run:
+    """Session 1 does ``commands``, and sessions 2 and 3 talk meanwhile."""
+    run = Run(model)
+    run.send(*(Open(session) for session in (1, 2, 3)))
+    for together in itertools.zip_longest(commands, asked(2, 2), asked(3, 3)):
+        run.send(*(command for command in together if command is not None))
+    while (at_s := run.engine.step(run.now)) is not None:
+        run.now = max(run.now, at_s)
+    return run
+
+
+@pytest.mark.parametrize("stage", ["encode", "prefill", "decode", "talker prefill", "frame", "render"])
+def test_a_step_that_raises_for_one_slot_costs_nobody_else_anything(
+    model: Model, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talker, codec = model.talker, model.codec
+    assert talker is not None
+    assert codec is not None
+    owner: object = talker if stage in ("talker prefill", "frame") else codec if stage == "render" else model.thinker
+    name = stage.removeprefix("talker ")
+    real = getattr(owner, name)
+
+    def step(first: Sequence[Any], *rest: Any) -> Any:
+        if poisoned_slot in [getattr(one, "slot", one) for one in first]:
+            raise RuntimeError("poisoned")
+        return real(first, *rest)
+
+    poisoned_slot = model.thinker.open()  # the one that the first to come in will get
+    model.thinker.close(poisoned_slot)
+    monkeypatch.setattr(owner, name, step)
+    run = in_company(model, *asked(1, 1))
+    failed = [out for out in run.outputs if isinstance(out, Failed)]
+    assert [(out.session, out.code, out.fatal) for out in failed] == [(1, "engine_failed", True)]
+    assert "connect again" in failed[0].message
+    monkeypatch.undo()
+    unharmed(model, run)
+
+
+def test_who_exhausts_the_budget_is_told_and_nobody_else_notices(tmp_path: Path) -> None:
+    options = LoadOptions(device="cpu", dtype="float32", slots=SLOTS, kv_tokens=1024)
+    model = registry.load(write_tiny(tmp_path), options)
+    letter = Extend(1, 0, (Begin("user"), Text("a very long letter " * 400), End()), "u1")
+    run = in_company(model, letter, Reply(1, 0, "r1", 0.0))
+    (failed,) = [out for out in run.outputs if isinstance(out, Failed)]
+    assert (failed.session, failed.code, failed.fatal) == (1, "context_full", False)
+    assert "Delete earlier items" in failed.message
+    run.send(*asked(1, 7, epoch=1))
+    run.rest_of(1)
+    assert run.text(1, 1), "the session goes on with what there was"
     unharmed(model, run)
 
 

@@ -1,0 +1,58 @@
+"""The same as card.py on a processor: the demo on one core, as ``benchmarks/engine.py`` has it.
+
+``python -m tests.realtime.cpu`` plays its conversations in virtual time, each call as long as it was measured to take
+within the running engine (2026-11-27, a core of an AMD EPYC, Zen 4, float32, otherwise idle; medians over a few calls,
+what lies beyond four rows extrapolated). What it prints is simulated. It is here so that a schedule that is made for a
+card is not paid for by who has none: on a core, rows cost what they cost, and only tokens and frames share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from benchmarks.engine import SPREAD_S
+from tests.realtime.card import Card, between, converse
+
+ENCODE_MS = ((1, 11.5), (2, 20.0), (3, 29.0), (4, 38.0), (8, 70.0))
+"""Questions of three seconds."""
+PREFILL_MS = ((3, 7.0), (46, 21.5), (92, 30.0), (138, 38.0), (184, 47.0), (368, 82.0))
+"""Positions; a question has 46. With the talker's part."""
+DECODE_MS = ((1, 5.0), (2, 7.0), (4, 7.5), (8, 9.5))
+FIRST_TOKEN_MS = ((1, 1.3), (8, 2.0))
+"""The first token of a reply needs no step: it is drawn from what the prefill gave."""
+FRAME_MS = ((1, 10.8), (2, 13.0), (3, 14.5), (4, 15.7), (8, 19.0))
+FIRST_FRAME_MS = ((1, 1.7), (4, 4.0), (8, 6.0))
+RENDER_MS = ((1, 4.6), (2, 5.2), (4, 6.5), (8, 7.5))
+
+
+class Cpu(Card):
+    """The demo on one core; its codec holds nothing back."""
+
+    besides_ms, besides_each_ms = 0.5, 0.1
+    withheld = 0
+
+    def _ms(self, stage: str, slots: Sequence[int], size: int) -> float:
+        if stage == "decode":
+            first = all(not self.model.thinker.slots[slot].tokens for slot in slots)  # type: ignore[attr-defined]
+            return between(FIRST_TOKEN_MS if first else DECODE_MS, size)
+        if stage == "frame":
+            first = sum(not self._talker.slots[slot].frames for slot in slots)
+            return between(FRAME_MS, size) + (between(FIRST_FRAME_MS, first) if first else 0.0)
+        costs = {"encode": ENCODE_MS, "prefill": PREFILL_MS, "render": RENDER_MS}
+        return between(costs[stage], size) if stage in costs else 0.0  # the talker's prefill is in the thinker's
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--turns", type=int, default=2)
+    options = parser.parse_args()
+    for callers in options.callers:
+        found = converse(callers, SPREAD_S, options.turns, kind=Cpu)
+        print(f"together@{callers} {json.dumps({key: round(value, 4) for key, value in found.items()})}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
