@@ -303,6 +303,8 @@ def _overhead(call: Callable[[], object], times: int = 10) -> tuple[float, float
         began_s = time.process_time()
         call()
         plain_ms.append(1000 * (time.process_time() - began_s))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        call()  # the first one loads what profiles
     began_s = time.process_time()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         for _ in range(times):
