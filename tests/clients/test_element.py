@@ -16,6 +16,7 @@ from tests.clients.browser import PATIENCE_MS, Visitor, visit
 from tests.clients.static_host import static_host
 from tests.clients.toy import inquisitive, toy
 from tests.transport.live import LiveServer
+from transport import rtc_call
 from transport.auth import Gate
 from transport.service import Call
 
@@ -147,6 +148,19 @@ def focused(person: Visitor) -> str:
         " return at?.getAttribute('aria-label') ?? at?.getAttribute('placeholder') ?? at?.textContent.trim() ?? '' }"
     )
     return name
+
+
+def test_who_leaves_a_page_of_another_site_hangs_up(
+    server: LiveServer, host: str, folder: Path, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over WebRTC: with the page's secret, and without a page that could wait for the answer."""
+    with visit(chromium, page(folder, server, host), voice=True) as person:
+        person.until(lambda: not server.service.sessions)  # of the tests before
+        monkeypatch.setattr(rtc_call, "GRACE_S", 1000.0)
+        person.start()
+        assert server.service.sessions == 1
+        person.page.goto(f"{host}/nothing-here")
+        person.until(lambda: not server.service.sessions)
 
 
 def test_captions_may_be_off(server: LiveServer, host: str, folder: Path, chromium: Browser, question: Path) -> None:
