@@ -1,7 +1,7 @@
 """One reply being made: what it is ready for, what came out of each unit, when it is over.
 
 PREFILL -> the header and all before it go through the thinker
-TEXT    -> tokens are decoded and read; what is speech goes to the talker
+TEXT    -> tokens are decoded (or given, at once) and read; what is speech goes to the talker
 (speech runs beside TEXT and after it: the talker makes frames, the codec samples)
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.base import Call, CodecFrame, Mark, Model, Reading, Sampling, Speech
+from models.base import Call, CodecFrame, Mark, Model, Reading, Sampling, Speech, Text, Tokens
 from realtime.engine_context import Context
 from realtime.events import (
     AudioOut,
@@ -167,11 +167,25 @@ class ReplyRun:
 
     # --- what came out ------------------------------------------------
 
-    def begin_text(self) -> None:
+    def begin_text(self, now: float) -> None:
         """Everything before the reply is in the cache."""
         self._input = self.context.length
-        self._model.thinker.begin(self._slot, self.command.sampling)
         self.decoding = True
+        if self.command.words:
+            self._recite(now)
+        else:
+            self._model.thinker.begin(self._slot, self.command.sampling)
+
+    def _recite(self, now: float) -> None:
+        """Nothing is decoded: the words were given. The talker hears of a reply's text by its tokens alone."""
+        parts = self._model.prompt.parts(Text(self.command.words))
+        ids = [token for part in parts if isinstance(part, Tokens) for token in part.ids]
+        room = min(self.command.max_tokens, self._model.spec.context_tokens - self._input - CLOSING_TOKENS)
+        for token in ids[:room]:
+            self._timer.token(now)
+            self.ids.append(token)
+            self._read(self._reader.push(token))
+        self.end_text("completed" if len(ids) <= room else "max_tokens")
 
     def token(self, token: int, now: float) -> None:
         """The thinker decoded ``token``."""
@@ -274,7 +288,7 @@ class ReplyRun:
         if self._speaking.begun and self._model.codec is not None:
             self._play(self._model.codec.flush(self._slot), self._speaking.taken, now)
         self._end_speech_state()
-        self._model.thinker.end(self._slot)
+        self._end_text_state()
         self.context.append(self._model.prompt.end_reply(self._eos))
         self.context.name(self.command.key)
         usage = self.context.usage(self._input - self.prefilled, len(self.ids), self._speaking.frames, self._input)
@@ -289,10 +303,17 @@ class ReplyRun:
         if keep <= 0:
             self.context.to_mark(self.mark)
             return 0
-        self._model.thinker.end(self._slot, keep)
+        self._end_text_state(keep)
         self.context.append(self._model.prompt.end_reply(None))
         self.context.name(self.command.key)
         return keep
+
+    def _end_text_state(self, keep: int | None = None) -> None:
+        """The context holds the reply's first ``keep`` tokens; None: all."""
+        if not self.command.words:
+            self._model.thinker.end(self._slot, keep)
+        elif kept := self.ids[:keep]:
+            self.context.append([Tokens(tuple(kept))])
 
     def _end_speech_state(self) -> None:
         if self._speaking.begun and self._model.talker is not None:

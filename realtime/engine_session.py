@@ -121,7 +121,7 @@ class EngineSession:
             run = self.reply
             if run is not None:
                 if not run.decoding and self.context.settled:
-                    run.begin_text()
+                    run.begin_text(now)
                 if not run.complete:
                     return
                 self._finish(run, now)

@@ -111,6 +111,8 @@ class Reply:
     sampling: Sampling = DEFAULT_SAMPLING
     talker_sampling: Sampling | None = None  # None: the checkpoint's own
     max_tokens: int = 1024
+    words: str = ""
+    """Said word for word, nothing is generated; "": the model decides."""
 
 
 @dataclass(frozen=True)

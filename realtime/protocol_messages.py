@@ -98,13 +98,14 @@ class CreateResponse:
     """``response.create``. ``response`` overrides settings, in GA's shape (``settings.override``).
 
     ``in_conversation`` False: out of band (``conversation: "none"``). ``input``: instead of the conversation, items or
-    ``{"type": "item_reference", "id"}``; None: the conversation."""
+    ``{"type": "item_reference", "id"}``; None: the conversation. ``words``: said as they are, if any."""
 
     response: Json
     spelled: Mapping[str, str]
     in_conversation: bool = True
     input: tuple[Json, ...] | None = None
     metadata: Json | None = None
+    words: str = ""
     event_id: str | None = None
 
 

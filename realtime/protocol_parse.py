@@ -53,6 +53,7 @@ from realtime.protocol_validate import load, mapping, named, validated
 Json = Mapping[str, Any]
 
 MAX_PLAYED = 10**9  # milliseconds or samples of one item: half a day at 24 kHz
+MAX_SAID = 4096  # characters to be said word for word: some five minutes
 MAX_APPEND_BYTES = 15 * 2**20  # of decoded audio in one event, as in the API
 
 
@@ -161,7 +162,17 @@ def _create_response(event: Json, event_id: str | None) -> CreateResponse:
     response = validated(RealtimeResponseCreateParams, ga, "response", spelled)
     conversation = response.pop("conversation", None) or "auto"
     items = None if sent is None else tuple(_input(each, f"response.input[{n}]") for n, each in enumerate(sent))
-    return CreateResponse(response, spelled, conversation != "none", items, response.pop("metadata", None), event_id)
+    words, metadata = _words(response.pop("parley_say", None)), response.pop("metadata", None)
+    return CreateResponse(response, spelled, conversation != "none", items, metadata, words, event_id)
+
+
+def _words(said: Any) -> str:
+    """``parley_say``; "" where it was not sent."""
+    if said is None:
+        return ""
+    if not isinstance(said, str) or not said.strip() or len(said) > MAX_SAID:
+        raise InvalidField(f"parley_say must be a string of 1 to {MAX_SAID} characters", param="response.parley_say")
+    return said.strip()
 
 
 def _input(item: Any, where: str) -> dict[str, Any]:

@@ -125,9 +125,8 @@ class Replies:
         own = self._spec.text_sampling or self._config.sampling
         sampling = settings.sampling(replace(own, seed=self._config.sampling.seed + self._count))
         tokens = min(settings.max_output_tokens or self._config.reply_tokens, self._config.reply_tokens)
-        self._out.do(
-            Reply(self._session, self.epoch, writer.response_id, now, settings.voice, speak, sampling, None, tokens)
-        )
+        key, voice = writer.response_id, settings.voice
+        self._out.do(Reply(self._session, self.epoch, key, now, voice, speak, sampling, None, tokens, asked.words))
         if announce:
             self._out.tell(*self._running.announce())
 

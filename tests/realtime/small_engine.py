@@ -192,7 +192,8 @@ class SmallEngine:
         assert not self.tail, "a reply inside an open turn"
         assert command.epoch >= self.epoch
         assert_well_formed(segment for _, segments in self.context for segment in segments)
-        answer = self.answers.pop(0) if self.answers else Answer()
+        own = Answer(command.words) if command.words else None
+        answer = own or (self.answers.pop(0) if self.answers else Answer())
         words = answer.text.split(" ") if answer.text else []
         self.running = Running(command, list(schedule(command, answer, now)), words, answer.calls)
 

@@ -88,6 +88,19 @@ def test_every_client_event_of_the_api() -> None:
         assert parse(json.dumps({**event, "event_id": "e"})) == message
 
 
+def test_words_to_be_said_as_they_are() -> None:
+    create = parse(json.dumps({"type": "response.create", "response": {"parley_say": " Good day. "}}))
+    assert isinstance(create, CreateResponse)
+    assert (create.words, create.response) == ("Good day.", {})
+
+
+@pytest.mark.parametrize("words", ["", "  ", 7, ["Good day."], "a" * 4097])
+def test_words_that_can_not_be_said(words: object) -> None:
+    with pytest.raises(InvalidField) as caught:
+        parse(json.dumps({"type": "response.create", "response": {"parley_say": words}}))
+    assert caught.value.param == "response.parley_say"
+
+
 def test_out_of_band_responses() -> None:
     said = {
         "conversation": "none",

@@ -69,6 +69,20 @@ def test_a_response_is_asked_for_in_the_middle_of_an_open_buffer() -> None:
     assert script.engine.heard() == script.remembered()
 
 
+def test_words_to_be_said_reach_the_engine_as_they_are() -> None:
+    script = Script(**MANUAL)
+    script.client("response.create", response={"parley_say": "Good day."})
+    script.mute(5)
+    assert script.transcript() == "Good day."
+    script.append(1.0)
+    script.client("input_audio_buffer.commit")
+    script.client("response.create")
+    script.mute(5)
+    script.finish()
+    assert script.transcript() == ANSWER
+    assert script.engine.heard() == script.remembered()
+
+
 def test_clear_forgets() -> None:
     script = Script(**MANUAL)
     script.append(1.0)

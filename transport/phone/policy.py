@@ -10,8 +10,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-GREETING = "The call has just begun. Greet the caller with exactly these words: {words}"
-MESSAGE = "An answering machine took the call and records. Leave exactly this message: {words}"
 TOOLS = ("hang_up", "transfer_call", "send_digits", "hold_call")
 """What a model may be allowed to do to its call."""
 
@@ -59,7 +57,7 @@ class Policy:
     voice: str = ""
     """One of the model's; "" is its first."""
     greeting: str = ""
-    """Asked of the model as the call's first words; "": the caller speaks first."""
+    """The call's first words, said word for word; "": the caller speaks first."""
     hours: tuple[Hours, ...] = ()
     """Empty: always open."""
     time_zone: str = "UTC"
@@ -120,20 +118,21 @@ class Policy:
         return session | dict(over) | ({"tools": tools} if tools else {})
 
     def first_words(self) -> dict[str, Any] | None:
-        """The event that makes the model greet; None: the caller speaks first."""
+        """The event that greets; None: the caller speaks first."""
         words = f"{self.announcement if self.recordings else ''} {self.greeting}".strip()
-        return self._said(GREETING.format(words=words)) if words else None
+        return _said(words) if words else None
 
     def message_left(self) -> dict[str, Any]:
-        """The event that makes the model speak to a machine."""
-        return self._said(MESSAGE.format(words=self.message or self.greeting))
-
-    def _said(self, prompt: str) -> dict[str, Any]:
-        return {"type": "response.create", "response": {"instructions": f"{self.instructions}\n\n{prompt}".strip()}}
+        """The event that speaks to a machine."""
+        return _said(self.message or self.greeting)
 
     def transfer_target(self, name: str) -> str:
         """The address behind a name of ``transfers``; an address (of an application's) is itself."""
         return self.transfers.get(name, name)
+
+
+def _said(words: str) -> dict[str, Any]:
+    return {"type": "response.create", "response": {"parley_say": words}}
 
 
 def normal(number: str) -> str:

@@ -169,14 +169,15 @@ def by(told: list[dict[str, Any]]) -> list[str]:
     return [event["by"] for event in told if event["type"] == "parley.call.answered"]
 
 
-def spoken(told: list[dict[str, Any]]) -> int:
-    return sum(event["type"] == "output_audio_buffer.started" for event in told)
+def spoken(told: list[dict[str, Any]]) -> list[str]:
+    """What we said, word for word."""
+    return [event["transcript"] for event in told if event["type"] == "response.output_audio_transcript.done"]
 
 
 def test_a_person_is_greeted_and_their_hello_is_no_turn(say: Any) -> None:
     told, leg, _ = called(POLICY, np.concatenate([say(HELLO), quiet(3)]))
     assert by(told) == ["person"]
-    assert spoken(told) == 1
+    assert spoken(told) == [POLICY.greeting]
     assert not [event for event in told if event["type"] == "input_audio_buffer.speech_started"]
     assert not leg.reasons
 
@@ -184,7 +185,7 @@ def test_a_person_is_greeted_and_their_hello_is_no_turn(say: Any) -> None:
 def test_a_machine_gets_the_message_after_its_tone(say: Any) -> None:
     told, leg, _ = called(POLICY, np.concatenate([say(MACHINE), tone(0.5), quiet(2)]))
     assert by(told) == ["machine"]
-    assert spoken(told) == 1
+    assert spoken(told) == [POLICY.message]
     assert leg.played
     assert leg.reasons == ["the message is left"]
 
@@ -199,7 +200,7 @@ def test_a_machine_is_hung_up_on_where_that_is_wanted(say: Any) -> None:
 def test_a_line_without_any_sound_is_greeted() -> None:
     told, _, _ = called(POLICY, np.zeros(0, np.float32))
     assert by(told) == ["person"]
-    assert spoken(told) == 1
+    assert spoken(told) == [POLICY.greeting]
 
 
 def test_a_machine_that_never_ends_is_spoken_to(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +214,7 @@ def test_a_machine_that_never_ends_is_spoken_to(say: Any, monkeypatch: pytest.Mo
 def test_nobody_else_waits(policy: Policy, outbound: bool) -> None:
     told, _, _ = called(policy, np.zeros(0, np.float32), outbound)
     assert not by(told)
-    assert spoken(told) == 1
+    assert spoken(told) == [policy.greeting]
 
 
 @pytest.mark.parametrize("wrong", [{"answering_machine": "shout"}, {"answering_machine": "leave_message"}])

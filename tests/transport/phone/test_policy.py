@@ -56,7 +56,8 @@ def test_what_is_said_first() -> None:
     assert Policy().first_words() is None
     words = Policy(instructions="Be kind.", greeting="Good day.", recordings="/x").first_words()
     assert words is not None
-    assert words["response"]["instructions"].endswith("This call is recorded. Good day.")
+    assert words["response"] == {"parley_say": "This call is recorded. Good day."}
+    assert Policy(greeting="Good day.", message="Call us.").message_left()["response"] == {"parley_say": "Call us."}
     assert Policy(recordings="/x", announcement="").first_words() is None
 
 
