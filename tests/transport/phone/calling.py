@@ -15,10 +15,11 @@ import numpy as np
 from websockets.asyncio.client import connect
 
 from realtime.pcm import resample, to_float, to_int16
+from tests.realtime.doubles import toy_model
 from tests.transport.live import PATIENCE_S, LiveServer
 from tests.transport.phone.baresip import Baresip, microphone
 from transport.phone.call import PhoneCall
-from transport.phone.config import PhoneConfig, SipConfig
+from transport.phone.config import PhoneConfig, SipConfig, TrunkConfig
 from transport.phone.policy import Policy
 from transport.phone.sip_call import SipCall
 from transport.phone.sip_endpoint import SipEndpoint
@@ -29,6 +30,12 @@ SIP = SipConfig(port=0, rtp_ports=(20000, 20399))
 
 def phone_config(policy: Policy | None = None, **more: Any) -> PhoneConfig:
     return replace(PhoneConfig(default=policy or Policy(), sip=SIP, callees=("*",)), **more)
+
+
+def greeting(sip: SipConfig = SIP, trunk: TrunkConfig | None = None) -> LiveServer:
+    """A server of the toy model that greets whoever calls, or is called."""
+    config = phone_config(Policy(greeting="Hello."), sip=sip, trunk=trunk or TrunkConfig())
+    return LiveServer(toy_model, phone=config)
 
 
 def endpoint(server: LiveServer) -> SipEndpoint:
@@ -84,6 +91,14 @@ def post(server: LiveServer, path: str, body: Any = None, **headers: str) -> htt
 async def posted(server: LiveServer, path: str, body: Any = None) -> httpx.Response:
     """The same, without holding up the test's loop."""
     return await asyncio.to_thread(post, server, path, body)
+
+
+async def call_out(server: LiveServer, to: str) -> str:
+    """Has the server call there; gives the call's id."""
+    made = await posted(server, "/v1/phone/calls", {"to": to})
+    assert made.status_code == 201, made.text
+    id_: str = made.json()["id"]
+    return id_
 
 
 class Watcher:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import wave
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.realtime.doubles import SPEC, toy_model
-from tests.transport.live import LiveServer, read_wav
+from tests.transport.live import LiveServer
 from tests.transport.phone.baresip import RATES_HZ, Baresip, microphone
 from tests.transport.phone.calling import (
     HZ,
@@ -19,6 +20,7 @@ from tests.transport.phone.calling import (
     address,
     at_8k,
     call_id,
+    call_out,
     calls,
     eventually,
     leg,
@@ -33,7 +35,9 @@ from transport.phone.policy import Policy
 
 pytestmark = pytest.mark.phone
 
-FORBIDDEN = "403"
+FORBIDDEN, UNGREETED = "403", "200"
+FIRST_WORDS = "The call has just begun. Greet the caller with exactly these words: Hello."
+"""Of the toy's tones, many lie above what a telephone carries; few of those that it makes of this do."""
 ENOUGH = 0.6
 """Of what was said must be in the other side's recording. On a machine that keeps up all of it is; a busy one makes
 baresip drop half. Another clip's pieces are found never, another tone's sometimes."""
@@ -48,16 +52,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(recordings: Path) -> Iterator[LiveServer]:
     policy = Policy(instructions=WORDY, greeting="Hello.", recordings=str(recordings), announcement="")
-    forbidden = {FORBIDDEN: Policy(callers=("nobody",))}
-    with LiveServer(toy_model, phone=phone_config(policy, numbers=forbidden)) as live:
+    numbers = {FORBIDDEN: Policy(callers=("nobody",)), UNGREETED: replace(policy, greeting="")}
+    with LiveServer(toy_model, phone=phone_config(policy, numbers=numbers)) as live:
         yield live
-
-
-@pytest.fixture(scope="module")
-def said(question: Path) -> np.ndarray:
-    """The question at 8 kHz, int16."""
-    rate_hz, pcm = read_wav(question)
-    return at_8k(pcm, rate_hz)
 
 
 def sides(recordings: Path, id_: str) -> tuple[np.ndarray, np.ndarray]:
@@ -76,9 +73,10 @@ async def test_each_side_hears_the_other(
     channels = 2 if codec.startswith("opus") else 1
     source = microphone(tmp_path / "say.wav", [silence(1.5), said, silence(30)], RATES_HZ[codec], channels)
     async with Baresip.start(tmp_path / "phone", source, codec) as phone:
-        await phone.dial(address(server, transport=transport))
+        await phone.dial(address(server, UNGREETED, transport))
         id_ = await call_id(server)
         async with Watcher.of(server, id_) as watcher:
+            await watcher.send("response.create", response={"instructions": f"{WORDY}\n\n{FIRST_WORDS}"})
             await watcher.until("input_audio_buffer.committed")
             await watcher.until("output_audio_buffer.stopped")
         await asyncio.sleep(1.0)
@@ -165,8 +163,7 @@ async def test_an_attended_transfer(server: LiveServer, tmp_path: Path) -> None:
     async with two_telephones(tmp_path) as (first, second):
         await first.dial(address(server))
         id_ = await call_id(server)
-        made = await posted(server, "/v1/phone/calls", {"to": f"sip:bob@127.0.0.1:{second.port}"})
-        other = made.json()["id"]
+        other = await call_out(server, f"sip:bob@127.0.0.1:{second.port}")
         await second.until("CALL_ESTABLISHED")
         joined = await posted(server, f"/v1/realtime/calls/{id_}/refer", {"call_id": other})
         assert joined.status_code == 200, joined.text

@@ -20,7 +20,7 @@ from realtime.host_process import EngineProcess
 from realtime.pcm import resample, to_float, to_int16
 from tests.transport.live import LiveServer
 from tests.transport.phone.baresip import Baresip, microphone
-from tests.transport.phone.calling import Watcher, address, call_id, nothing_is_left, phone_config
+from tests.transport.phone.calling import HZ, Watcher, address, call_id, nothing_is_left, phone_config
 from transport.checkpoints import load_named
 
 pytestmark = [
@@ -28,7 +28,6 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-HZ = 8000
 TOWNS = domain.TOWNS[:3]
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.realtime.doubles import toy_model
 from tests.transport.live import LiveServer, espeak, read_wav
 from tests.transport.phone.baresip import Baresip, microphone
-from tests.transport.phone.calling import HZ, Watcher, at_8k, nothing_is_left, phone_config, posted, silence
+from tests.transport.phone.calling import HZ, Watcher, at_8k, call_out, nothing_is_left, phone_config, silence
 from transport.phone.policy import Policy
 
 pytestmark = pytest.mark.phone
@@ -38,8 +38,8 @@ async def test_a_machine_gets_the_message_after_its_tone(server: LiveServer, tmp
     source = microphone(tmp_path / "say.wav", [*before, silence(60)], HZ)
     tone_ends = sum(len(part) for part in before)
     async with Baresip.start(tmp_path / "phone", source, params=";answermode=auto") as phone:
-        made = await posted(server, "/v1/phone/calls", {"to": f"sip:alice@127.0.0.1:{phone.port}"})
-        async with Watcher.of(server, made.json()["id"]) as watcher:
+        id_ = await call_out(server, f"sip:alice@127.0.0.1:{phone.port}")
+        async with Watcher.of(server, id_) as watcher:
             assert (await watcher.until("parley.call.answered"))["by"] == "machine"
             await watcher.until("output_audio_buffer.started")
             await phone.until("CALL_CLOSED")

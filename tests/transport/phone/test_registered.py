@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.realtime.doubles import toy_model
 from tests.transport.live import LiveServer
 from tests.transport.phone.baresip import Baresip, microphone
 from tests.transport.phone.calling import (
@@ -18,17 +17,17 @@ from tests.transport.phone.calling import (
     SIP,
     Watcher,
     call_id,
+    call_out,
     endpoint,
     eventually,
+    greeting,
     leg,
     nothing_is_left,
-    phone_config,
     posted,
     silence,
 )
 from tests.transport.phone.kamailio import PASSWORD, Kamailio
 from transport.phone.config import TrunkConfig
-from transport.phone.policy import Policy
 from transport.phone.sip_registration import Registration
 
 pytestmark = pytest.mark.phone
@@ -40,7 +39,7 @@ def at(trunk: Kamailio) -> LiveServer:
     """A server of ours that is registered there and trusts nobody else."""
     account = TrunkConfig(f"127.0.0.1:{trunk.tls}", OURS, PASSWORD, register=True, transport="tls")
     sip = replace(SIP, tls_ca=str(trunk.certificate.cert), trusted=())
-    return LiveServer(toy_model, phone=phone_config(Policy(greeting="Hello."), sip=sip, trunk=account))
+    return greeting(sip, account)
 
 
 def registration(server: LiveServer) -> Registration:
@@ -75,12 +74,11 @@ async def test_calls_over_the_connection_on_which_we_registered(tmp_path: Path) 
                 await called(server, phone, trunk)
                 _, heard = phone.heard()
                 assert np.abs(heard).max() > 1000, "the greeting"
-                made = await posted(server, "/v1/phone/calls", {"to": f"sip:alice@127.0.0.1:{trunk.tls}"})
-                assert made.status_code == 201
+                id_ = await call_out(server, f"sip:alice@127.0.0.1:{trunk.tls}")
                 await phone.until("CALL_ESTABLISHED", 2)
-                async with Watcher.of(server, made.json()["id"]) as watcher:
+                async with Watcher.of(server, id_) as watcher:
                     await watcher.until("output_audio_buffer.stopped")
-                    await posted(server, f"/v1/realtime/calls/{made.json()['id']}/hangup")
+                    await posted(server, f"/v1/realtime/calls/{id_}/hangup")
                 await phone.until("CALL_CLOSED", 2)
                 await nothing_is_left(server)
 

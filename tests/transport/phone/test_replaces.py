@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.realtime.doubles import toy_model
 from tests.transport.live import LiveServer
-from tests.transport.phone.calling import address, call_id, calls, eventually, nothing_is_left, phone_config, posted
+from tests.transport.phone.calling import (
+    address,
+    call_id,
+    call_out,
+    calls,
+    eventually,
+    greeting,
+    nothing_is_left,
+    posted,
+)
 from tests.transport.phone.test_trunk import playing
 from tests.transport.phone.twinkle import ANSWERED, ESTABLISHED, Twinkle
-from transport.phone.policy import Policy
 from transport.phone.sip_dialog import Dialog
 
 pytestmark = pytest.mark.phone
@@ -22,7 +29,7 @@ pytestmark = pytest.mark.phone
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
-    with LiveServer(toy_model, phone=phone_config(Policy(greeting="Hello."))) as live:
+    with greeting() as live:
         yield live
 
 
@@ -31,8 +38,7 @@ async def consulted(server: LiveServer, caller: Twinkle, colleague: str) -> tupl
     await caller.command(f"call {address(server)}")
     await caller.until(ANSWERED)
     first = await call_id(server)
-    made = await posted(server, "/v1/phone/calls", {"to": colleague})
-    second = made.json()["id"]
+    second = await call_out(server, colleague)
     dialog: Dialog = calls(server)[second]._leg.dialog  # type: ignore[attr-defined]
     await eventually(lambda: bool(dialog.remote_tag), "the colleague answers")
     return first, second, dialog

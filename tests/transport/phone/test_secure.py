@@ -10,27 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.realtime.doubles import toy_model
 from tests.transport.certificates import self_signed
-from tests.transport.live import LiveServer, read_wav
+from tests.transport.live import LiveServer
 from tests.transport.phone.baresip import Baresip, microphone
 from tests.transport.phone.calling import (
     HZ,
     SIP,
     Watcher,
     address,
-    at_8k,
     call_id,
+    call_out,
     endpoint,
     eventually,
+    greeting,
     leg,
     nothing_is_left,
-    phone_config,
     posted,
     silence,
 )
 from transport.phone.config import TrunkConfig
-from transport.phone.policy import Policy
 
 pytestmark = pytest.mark.phone
 
@@ -50,16 +48,8 @@ def server(folder: Path) -> Iterator[LiveServer]:
     cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
     sip = replace(SIP, tls_cert=cert, tls_key=key, tls_port=0, tls_ca=cert, srtp_required=True)
     trunk = TrunkConfig(transport="tls", srtp=True)
-    policy = Policy(greeting="Hello.")
-    with LiveServer(toy_model, phone=phone_config(policy, sip=sip, trunk=trunk)) as live:
+    with greeting(sip, trunk) as live:
         yield live
-
-
-@pytest.fixture(scope="module")
-def said(question: Path) -> np.ndarray:
-    """The question at 8 kHz, int16."""
-    rate_hz, pcm = read_wav(question)
-    return at_8k(pcm, rate_hz)
 
 
 def tls_address(server: LiveServer) -> str:
@@ -102,10 +92,8 @@ async def test_we_call(server: LiveServer, folder: Path, said: np.ndarray, tmp_p
     source = microphone(tmp_path / "say.wav", [silence(1.0), said, silence(30)], HZ)
     params = ";answermode=auto;mediaenc=srtp"
     async with Baresip.start(tmp_path / "phone", source, params=params, more=secured(folder)) as phone:
-        made = await posted(server, "/v1/phone/calls", {"to": f"sip:alice@127.0.0.1:{phone.port + 1}"})
-        assert made.status_code == 201
+        id_ = await call_out(server, f"sip:alice@127.0.0.1:{phone.port + 1}")
         await phone.until("CALL_ESTABLISHED")
-        id_ = await call_id(server)
         await eventually(lambda: leg(server).speaker._cipher is not None, "their answer settles the keys")
         async with Watcher.of(server, id_) as watcher:
             await watcher.until("input_audio_buffer.committed")
@@ -132,7 +120,6 @@ async def test_whom_we_call_who_does_not_encrypt_is_not_talked_to(
     source = microphone(tmp_path / "say.wav", [silence(60)], HZ)
     more = f"sip_certificate {folder}/both.pem\n"
     async with Baresip.start(tmp_path / "phone", source, params=";answermode=auto", more=more) as phone:
-        made = await posted(server, "/v1/phone/calls", {"to": f"sip:alice@127.0.0.1:{phone.port + 1}"})
-        assert made.status_code == 201
+        await call_out(server, f"sip:alice@127.0.0.1:{phone.port + 1}")
         await asyncio.wait_for(nothing_is_left(server), 60)
         assert not phone.told("CALL_ESTABLISHED")
