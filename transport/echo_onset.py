@@ -26,7 +26,7 @@ LOOKS = (12, 16, 20, 24, 28, 32, 40)
 """Frames after its beginning at which a sound is compared; who is not told apart by then is left to the canceller."""
 UNLIKE = 0.62
 """An echo leaves less than this share of the spread of levels unexplained. Of 370 that begin, at -6 to -20 dB, one
-leaves more at some look; of 500 voices 66% do at the first look, 90% by the third, 99% in the end (tuning sentences)."""
+leaves more at some look; of 500 voices 66% do at the first look, 90% by the third, 99% in the end (tuning set)."""
 LOUD = 600.0**2
 """Power (of 16 bits) of a voice that is near enough to be told apart from the noise: -35 dBFS."""
 BEFORE = 4
