@@ -144,25 +144,6 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
         person.until(lambda: not server.service.sessions)
 
 
-def test_a_network_that_falls_silent_is_replaced(
-    server: LiveServer, chromium: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Over WebSocket: the socket stays open on both sides, and nothing comes through it."""
-    monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
-    with visit(chromium, f"{server.url}/?transport=websocket", voice=True) as person:
-        told(person)
-        (connection,) = (each for each in server.server.server_state.connections if "WebSocket" in type(each).__name__)
-        server.loop.call_soon_threadsafe(connection.transport.pause_reading)  # type: ignore[union-attr]
-        person.status("Reconnecting…")
-        person.status("Muted")
-        person.write("And again.")
-        person.until(lambda: len(person.of("response.done")) == 2)
-        assert person.lines("user") == ["Remember me.", "And again."]
-        assert len(person.of("session.created")) == 1, "the session is the same"
-        person.page.get_by_role("button", name="Hang up").click()
-        person.until(lambda: not server.service.sessions)
-
-
 def test_a_network_that_breaks_is_replaced_and_the_session_goes_on(
     server: LiveServer, chromium: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
