@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
@@ -141,6 +143,33 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
         assert person.lines("user") == ["Remember me.", "And again."]
         assert len(person.of("session.created")) == 1, "the session is the same"
         person.page.goto(f"{server.url}/healthz")  # who leaves the page is not waited for
+        person.until(lambda: not server.service.sessions)
+
+
+def test_a_network_that_falls_silent_is_replaced(
+    server: LiveServer, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over WebSocket: the socket stays open on both sides, and nothing that the page sends arrives."""
+    monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
+    connections = server.server.server_state.connections
+    seen = {*connections}  # one of a test before may still be closing
+
+    def fresh() -> list[Any]:
+        found = [each for each in {*connections} - seen if "WebSocket" in type(each).__name__]
+        seen.update(found)
+        return found
+
+    with visit(chromium, f"{server.url}/?transport=websocket", voice=True) as person:
+        told(person)
+        (connection,) = fresh()
+        monkeypatch.setattr(connection, "data_received", lambda _: None)
+        person.until(fresh)  # "Reconnecting…" stands there too shortly to be sure of
+        person.status("Muted")
+        person.write("And again.")
+        person.until(lambda: len(person.of("response.done")) == 2)
+        assert person.lines("user") == ["Remember me.", "And again."]
+        assert len(person.of("session.created")) == 1, "the session is the same"
+        person.page.get_by_role("button", name="Hang up").click()
         person.until(lambda: not server.service.sessions)
 
 
