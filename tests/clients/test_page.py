@@ -38,20 +38,26 @@ def test_somebody_speaks_reads_what_was_said_and_hears_the_answer(
         assert bool(person.of("response.output_audio.delta")) == (transport == "websocket")
 
 
-@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
-def test_camera_frames_reach_the_model(
-    server: LiveServer, playwright: Playwright, transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A red wall before the camera; what the session is shown is red."""
-    seen: list[np.ndarray] = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The pictures that sessions are shown."""
+    pictures: list[np.ndarray] = []
     feed = Call.feed
 
     def noting(self: Call, event: Input) -> None:
         if isinstance(event, FrameIn):
-            seen.append(event.pixels)
+            pictures.append(event.pixels)
         feed(self, event)
 
     monkeypatch.setattr(Call, "feed", noting)
+    return pictures
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_camera_frames_reach_the_model(
+    server: LiveServer, playwright: Playwright, transport: str, tmp_path: Path, seen: list[np.ndarray]
+) -> None:
+    """A red wall before the camera; what the session is shown is red."""
     red = np.full((240, 320, 3), (200, 30, 30), np.uint8)
     browser = launch(playwright, camera=y4m(tmp_path / "camera.y4m", red))
     try:
@@ -140,17 +146,8 @@ def test_the_drawer_draws_the_turns(server: LiveServer, chromium: Browser) -> No
 
 @pytest.mark.parametrize("transport", ["webrtc", "websocket"])
 def test_a_screen_that_is_shared_reaches_the_model(
-    server: LiveServer, playwright: Playwright, transport: str, monkeypatch: pytest.MonkeyPatch
+    server: LiveServer, playwright: Playwright, transport: str, seen: list[np.ndarray]
 ) -> None:
-    seen: list[np.ndarray] = []
-    feed = Call.feed
-
-    def noting(self: Call, event: Input) -> None:
-        if isinstance(event, FrameIn):
-            seen.append(event.pixels)
-        feed(self, event)
-
-    monkeypatch.setattr(Call, "feed", noting)
     browser = launch(playwright, screen=True)
     try:
         with visit(browser, f"{server.url}/?transport={transport}", voice=True) as person:

@@ -36,6 +36,21 @@ def told(person: Visitor) -> None:
     person.until(lambda: person.of("response.done"))
 
 
+def goes_on(person: Visitor) -> None:
+    """Who was told is back in the same session, and is answered."""
+    person.status("Muted")
+    person.write("And again.")
+    person.until(lambda: len(person.of("response.done")) == 2)
+    assert person.lines("user") == ["Remember me.", "And again."]
+    assert len(person.of("session.created")) == 1, "the session is the same"
+
+
+def hang_up(person: Visitor, server: LiveServer) -> None:
+    """And the place is free."""
+    person.page.get_by_role("button", name="Hang up").click()
+    person.until(lambda: not server.service.sessions)
+
+
 @TRANSPORTS
 def test_who_is_muted_is_not_heard(
     server: LiveServer, chromium: Browser, transport: str, monkeypatch: pytest.MonkeyPatch
@@ -137,11 +152,7 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
         for connection in [*server.server.server_state.connections]:
             server.loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
         person.status("Reconnecting…")
-        person.status("Muted")
-        person.write("And again.")
-        person.until(lambda: len(person.of("response.done")) == 2)
-        assert person.lines("user") == ["Remember me.", "And again."]
-        assert len(person.of("session.created")) == 1, "the session is the same"
+        goes_on(person)
         person.page.goto(f"{server.url}/healthz")  # who leaves the page is not waited for
         person.until(lambda: not server.service.sessions)
 
@@ -164,13 +175,8 @@ def test_a_network_that_falls_silent_is_replaced(
         (connection,) = fresh()
         monkeypatch.setattr(connection, "data_received", lambda _: None)
         person.until(fresh)  # "Reconnecting…" stands there too shortly to be sure of
-        person.status("Muted")
-        person.write("And again.")
-        person.until(lambda: len(person.of("response.done")) == 2)
-        assert person.lines("user") == ["Remember me.", "And again."]
-        assert len(person.of("session.created")) == 1, "the session is the same"
-        person.page.get_by_role("button", name="Hang up").click()
-        person.until(lambda: not server.service.sessions)
+        goes_on(person)
+        hang_up(person, server)
 
 
 def test_a_network_that_breaks_is_replaced_and_the_session_goes_on(
@@ -186,14 +192,9 @@ def test_a_network_that_breaks_is_replaced_and_the_session_goes_on(
         for protocol in protocols(call._line._peer):
             monkeypatch.setattr(protocol, "datagram_received", lambda *_: None)
         person.status("Reconnecting…")
-        person.status("Muted")
-        person.write("And again.")
-        person.until(lambda: len(person.of("response.done")) == 2)
-        assert person.lines("user") == ["Remember me.", "And again."]
-        assert len(person.of("session.created")) == 1, "the session is the same"
+        goes_on(person)
         assert [*calls._calls.values()] == [call]
-        person.page.get_by_role("button", name="Hang up").click()
-        person.until(lambda: not server.service.sessions)
+        hang_up(person, server)
 
 
 @TRANSPORTS
@@ -227,5 +228,4 @@ def test_sockets_that_die_under_the_server_are_replaced(
         person.until(lambda: (person.lines("user"), person.lines("assistant")) == said)
         person.write("And again.")
         person.until(lambda: len(person.of("response.done")) == 2)
-        person.page.get_by_role("button", name="Hang up").click()
-        person.until(lambda: not server.service.sessions)
+        hang_up(person, server)

@@ -132,3 +132,17 @@ def check(rig: Rig, session: int, want: Said, epoch: int = 0) -> Finished:
 
 
 __all__ = ["COSTS", "Rig", "alone", "begin", "check", "replied", "said", "sound", "turn"]
+
+
+def ttfa_beside(work: EngineCommand | None) -> float | None:
+    """How soon session 2 gets its first sound, where session 1 has had ``work`` begun; None: of no work."""
+    rig = Rig(costs={**COSTS, "token": 0.0001}, config=EngineConfig(piece_tokens=8))
+    rig.send(Open(1), Open(2))
+    rig.run()
+    if work is not None:
+        rig.send(work)
+        for _ in range(3):
+            rig.step()
+    rig.send(Extend(2, 0, turn(5), "u1"), Reply(2, 0, "r1", rig.now, sampling=Sampling(seed=5)))
+    rig.run(when=lambda: bool(rig.of(2, Finished)))
+    return rig.of(2, Finished)[0].timing.ttfa_s

@@ -7,9 +7,8 @@ from random import Random
 import pytest
 
 from models.base import Begin, End, Sampling, SlotsExhausted, Text
-from realtime.events import Close, Extend, Failed, Finished, Open, Renew, Renewed, Reply, Rewind, Swap
-from realtime.schedule import EngineConfig
-from tests.realtime.rig import COSTS, Rig, alone, begin, check, said, turn
+from realtime.events import Close, Extend, Failed, Open, Renew, Renewed, Reply, Rewind, Swap
+from tests.realtime.rig import COSTS, Rig, alone, begin, check, said, ttfa_beside, turn
 from tests.realtime.test_engine_faults import Poison
 
 KEPT = (Extend(1, 0, turn(2), "u2"), Extend(1, 0, turn(3), "u3"))
@@ -49,19 +48,7 @@ def test_what_is_sent_right_after_the_swap_is_about_the_new_context() -> None:
 
 def test_a_reply_is_never_later_for_a_context_that_is_made_anew() -> None:
     long = tuple(Extend(1, 0, turn(n, 8000), f"u{n}") for n in range(20))
-    ended = {}
-    for renew in (False, True):
-        rig = Rig(costs={**COSTS, "token": 0.0001}, config=EngineConfig(piece_tokens=8))
-        rig.send(Open(1), Open(2))
-        rig.run()
-        if renew:
-            rig.send(Renew(1, 0, long))
-            for _ in range(3):
-                rig.step()
-        decided_s = rig.now
-        rig.send(Extend(2, 0, turn(5), "u1"), Reply(2, 0, "r1", decided_s, sampling=Sampling(seed=5)))
-        rig.run(when=lambda rig=rig: bool(rig.of(2, Finished)))  # type: ignore[misc]
-        ended[renew] = rig.of(2, Finished)[0].timing.ttfa_s
+    ended = {False: ttfa_beside(None), True: ttfa_beside(Renew(1, 0, long))}
     assert ended[True] is not None
     assert ended[False] is not None
     assert ended[True] - ended[False] < 0.02  # one small piece

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from models.demo.recipe import asking, ending, evaluate, evaluate_speech, export, warm
+from models.demo.recipe import asking, ending, evaluate, evaluate_speech, export, listen, warm
 from models.demo.recipe.__main__ import SHIPPED
 from models.demo.recipe.reference import Message, Question, Reference
 from models.qwen3_omni.ending import Ending
@@ -98,7 +98,6 @@ def test_spoken_questions_are_answered(examined: tuple[list[evaluate.Case], list
 @pytest.mark.slow
 @needs_voices
 def test_replies_can_be_understood(examined: tuple[list[evaluate.Case], list[asking.Answer]]) -> None:
-    listen = pytest.importorskip("models.demo.recipe.listen")
     _, answers = examined
     spoken = [answer for answer in answers if len(answer.pcm)]
     ear = listen.Ear(listen.domain_grammar())

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.demo.recipe import analysis, evaluate_speech, export_speech, flite, grammar, script
+from models.demo.recipe import analysis, evaluate_speech, export_speech, flite, grammar, listen, script
 from models.demo.recipe.quantizer import ResidualQuantizer, k_means
 from models.demo.recipe.replies import spoken_words
 
@@ -21,7 +21,6 @@ words = st.lists(st.sampled_from(["one", "two", "to", "leeds"]), max_size=6)
 
 @given(words, words)
 def test_word_errors_are_a_distance(a: list[str], b: list[str]) -> None:
-    listen = pytest.importorskip("models.demo.recipe.listen")
     errors = listen.word_errors(a, b)
     assert errors == listen.word_errors(b, a)
     assert abs(len(a) - len(b)) <= errors <= max(len(a), len(b))
@@ -122,7 +121,6 @@ def test_silence_is_not_an_utterance() -> None:
 
 @needs_flite
 def test_the_ear_understands_the_voice_and_not_another_reply() -> None:
-    listen = pytest.importorskip("models.demo.recipe.listen")
     spoken = [(text, flite.speak(text).pcm) for text in script.sentences(export_speech.HELD_OUT_SEED, 4, held_out=True)]
     ear = listen.Ear(listen.domain_grammar())
     assert listen.word_error_rate(ear, spoken) < 0.1
