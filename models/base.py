@@ -180,9 +180,6 @@ class Prompt(Protocol):
     def reader(self) -> ReplyReader:
         """A fresh reader for one reply."""
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """Plain detokenization, special tokens left out."""
-
 
 # --- stages ------------------------------------------------
 

@@ -16,9 +16,10 @@ Here is what a session and a transport call, and where an error of a later stage
 the name that the client gave to the field.
 
 Extensions, all additive: ``input_image_buffer.append {image}`` (base64 JPEG, one camera frame), ``parley.playback
-{item_id, played_ms | samples}`` from the client, ``parley.latency`` from the server, ``parley_rate_hz`` in a format of
-type audio/pcm, and ``temperature``, ``top_p``, ``top_k``, ``repetition_penalty``, ``seed`` and ``parley_summarise`` in
-the session object; ``parley_say`` in a ``response.create`` is said word for word, where the model would decide.
+{item_id, played_ms | samples}`` from the client; ``parley.latency`` and ``parley.heard`` (after a truncation: the words
+that are left) from the server; ``parley_rate_hz`` in a format of type audio/pcm, and ``temperature``, ``top_p``,
+``top_k``, ``repetition_penalty``, ``seed`` and ``parley_summarise`` in the session object; ``parley_say`` in a
+``response.create`` is said word for word, where the model would decide.
 """
 
 from __future__ import annotations

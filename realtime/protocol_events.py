@@ -85,6 +85,24 @@ def item_truncated(item_id: str, content_index: int, audio_end_ms: int) -> Event
     }
 
 
+def heard(
+    item_id: str, content_index: int, audio_end_ms: int, transcript: str, *, estimated: bool, proportional: bool
+) -> Event:
+    """``parley.heard``, an extension: after a truncation, the words that are left of the item, and how sure that is.
+
+    ``estimated``: nobody reported what was played, it was counted by the clock. ``proportional``: the model doesn't
+    tell which word it is saying; characters were spread evenly over the audio."""
+    return {
+        "type": "parley.heard",
+        "item_id": item_id,
+        "content_index": content_index,
+        "audio_end_ms": audio_end_ms,
+        "transcript": transcript,
+        "estimated": estimated,
+        "proportional": proportional,
+    }
+
+
 # --- what is heard ------------------------------------------------
 
 

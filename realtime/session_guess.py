@@ -62,12 +62,6 @@ class Guesses:
         return self._mark is not None
 
     @property
-    def wasted_share(self) -> float:
-        """``wasted_speculation``: of the tokens made on guesses, those thrown away."""
-        made = self.wasted_tokens + self.used_tokens
-        return self.wasted_tokens / made if made else 0.0
-
-    @property
     def words(self) -> str | None:
         """What they said so far, as far as it was read; None: not known (yet)."""
         return self._transcripts.draft_text

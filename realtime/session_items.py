@@ -135,25 +135,33 @@ class Items:
         item_id, index, heard_ms = message.item_id, message.content_index, message.audio_end_ms
         ledger = self._ledgers.get(item_id)
         item = self._conversation.get(item_id, "truncate")
+        proportional = True
         if ledger is not None and index < len(item.content) and isinstance(item.content[index], OutputAudio):
-            self._by_ledger(item, index, heard_ms, ledger)
+            proportional = self._by_ledger(item, index, heard_ms, ledger)
         else:
             self._conversation.truncate(item_id, index, heard_ms, shorten)
         self._out.tell(wire.item_truncated(item_id, index, heard_ms))
+        left = self._conversation.get(item_id).content[index]
+        assert isinstance(left, OutputAudio), "nothing else is truncated"
+        marks = {"estimated": False, "proportional": proportional}
+        self._out.tell(wire.heard(item_id, index, heard_ms, left.transcript, **marks))
 
-    def _by_ledger(self, item: Item, index: int, heard_ms: int, ledger: _Ledger) -> None:
+    def _by_ledger(self, item: Item, index: int, heard_ms: int, ledger: _Ledger) -> bool:
+        """Whether words had to be spread evenly over the audio."""
         if not 0 <= heard_ms <= ledger.full_ms:
             raise InvalidField(
                 f"audio_end_ms is {heard_ms}, of this item {ledger.full_ms} ms were sent", param="audio_end_ms"
             )
-        text = ledger.alignment.said(heard_ms * self._spec.output_rate_hz // 1000).text
+        said = ledger.alignment.said(heard_ms * self._spec.output_rate_hz // 1000)
+        text = said.text
         now = item.content[index]
         assert isinstance(now, OutputAudio), "the caller looked"
         if text == now.transcript:  # the engine has it so already
             content = (*item.content[:index], OutputAudio(text, heard_ms), *item.content[index + 1 :])
             self._conversation.replace(replace(item, content=content))
-            return
+            return said.proportional
         whole = OutputAudio(ledger.alignment.text, ledger.full_ms)
         content = (*item.content[:index], whole, *item.content[index + 1 :])
         self._conversation.replace(replace(item, content=content))
         self._conversation.truncate(item.id, index, heard_ms, lambda *_: text)
+        return said.proportional

@@ -278,7 +278,8 @@ class Replies:
             return
         heard_ms = min(reply.ms(heard.samples), reply.ms(reply.playback.sent))
         self._conversation.truncate(item_id, 0, heard_ms, lambda *_: heard.text, in_engine=True)
-        self._out.tell(wire.item_truncated(item_id, 0, heard_ms))
+        marks = {"estimated": heard.estimated, "proportional": heard.proportional}
+        self._out.tell(wire.item_truncated(item_id, 0, heard_ms), wire.heard(item_id, 0, heard_ms, heard.text, **marks))
 
     def _tell_latency(self, reply: RunningReply) -> None:
         measured: dict[str, float | None] = reply.moments.milliseconds()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class ChatMl:
         # With this set, a special token inside a text is encoded like any text. Ours are put in by id.
         tokenizer.encode_special_tokens = True
         self._tool_call = self._id("<tool_call>"), self._id("</tool_call>")
-        self._end_id = self._id("<|im_end|>")
+        self._id("<|im_end|>")  # every message ends so
         self._check_template()
 
     @classmethod
@@ -133,11 +132,6 @@ class ChatMl:
     def reader(self) -> Reader:
         """A fresh reader for one reply."""
         return Reader(self._tokenizer, *self._tool_call)
-
-    def text_of(self, ids: Sequence[int]) -> str:
-        """Plain detokenization, special tokens left out."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text
 
     def _check_template(self) -> None:
         """Says so in the log when the checkpoint's template is not the ChatML that ``parts`` writes."""

@@ -259,9 +259,6 @@ class ToyPrompt:
     def reader(self) -> ToyReader:
         return ToyReader()
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        return "".join(word(token) for token in ids)
-
 
 def toy_model(
     slots: int = 8,

@@ -36,6 +36,7 @@ EVERY: dict[str, Event] = {
     "item_retrieved": say.item_retrieved(ITEM),
     "item_deleted": say.item_deleted("item_1"),
     "item_truncated": say.item_truncated("item_1", 0, 1480),
+    "heard": say.heard("item_1", 0, 1480, "Hi", estimated=True, proportional=False),
     "speech_started": say.speech_started("item_1", 12),
     "speech_stopped": say.speech_stopped("item_1", 900),
     "audio_committed": say.audio_committed("item_1", None),

@@ -130,6 +130,11 @@ def test_they_cut_in() -> None:
     assert 2 <= len(heard.split()) <= 6
     truncated = script.last("conversation.item.truncated")
     assert truncated["audio_end_ms"] == pytest.approx(1000 * (script.flushed[-1] - script.played[0][0]), abs=60)
+    told = script.last("parley.heard")
+    assert (told["item_id"], told["audio_end_ms"]) == (truncated["item_id"], truncated["audio_end_ms"])
+    assert told["transcript"] == heard
+    assert told["estimated"], "this client reports no playout"
+    assert told["proportional"], "this model doesn't tell which word it says"
     assert script.of("parley.latency")[0]["interrupt_stop_ms"] == pytest.approx(60, abs=40)
     script.wait(8)
     script.finish()

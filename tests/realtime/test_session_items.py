@@ -108,6 +108,8 @@ def test_items_are_retrieved_deleted_and_truncated() -> None:
     heard = script.session._conversation.get(ours).content[0].transcript
     assert ANSWER.startswith(heard)
     assert 2 <= len(heard.split()) <= 4
+    told = script.last("parley.heard")
+    assert (told["item_id"], told["transcript"], told["estimated"]) == (ours, heard, False)
     assert script.engine.heard() == script.remembered()
     script.client("conversation.item.delete", item_id=user)
     assert script.engine.heard() == script.remembered()

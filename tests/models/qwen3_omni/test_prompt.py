@@ -147,7 +147,7 @@ def test_special_tokens_in_a_text_are_text(prompt: ChatMl, text: str) -> None:
         inside = ids(prompt, segment)
         outside = ids(prompt, type(segment)("x"))
         assert [t for t in inside if t in special] == [t for t in outside if t in special]
-    assert prompt.text_of(ids(prompt, Text(text))) == text
+    assert prompt._tokenizer.decode(ids(prompt, Text(text))) == text
 
 
 def test_the_released_files_give_the_same_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
