@@ -39,6 +39,7 @@ import numpy as np
 
 from benchmarks.floor_ear import Aligner, Ear
 from benchmarks.floor_engine import FloorEngine, Timings
+from benchmarks.floor_kept import Kept
 from benchmarks.floor_model import ModelEngine
 from benchmarks.floor_run import Outcome, Replier, Setup, run
 from benchmarks.floor_script import KINDS, Talk, ear_sentences, talks, training_sentences
@@ -50,10 +51,39 @@ from realtime.endpoint import model_ends_turn, words_end_turn
 
 T = TypeVar("T")
 TALKS, QUICK_TALKS = 50, 4
+COLUMNS = {"full": "", "without": "_without", "by_words": "_by_words"}
+"""Callers with all that we have, and with less: what each adds to the names of figures."""
 FALSE_ALARMS = ("backchannel", "cough", "background")
 
 
 def main() -> int:
+    options = parsed()
+    count = options.talks or (QUICK_TALKS if options.quick else TALKS)
+    drawn = list(talks(options.first + count, tune=options.tune))[options.first :]
+    engines, aligner, kept = Engines(options.model), Aligner(), Kept(options.keep)
+    columns = {name: setup for name, setup in setups(options.model).items() if name in options.columns}
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in columns}
+    with suppress(KeyboardInterrupt):  # then: the figures of the callers that were heard
+        for talk in drawn:
+            for name, setup in columns.items():
+                found = kept.read(name, talk.seed)
+                if found is None:
+                    found = run(talk, setup, engines.make(talk, setup), aligner)
+                    kept.write(name, talk.seed, found)
+                outcomes[name] += found
+                for outcome in found:
+                    if options.verbose and outcome.wrong:
+                        print(f"{name} {talk.seed}: {outcome}", file=sys.stderr, flush=True)
+    figures: dict[str, float] = {"exchanges": max(map(len, outcomes.values()))}
+    for name, found in outcomes.items():
+        figures |= {f"{figure}{COLUMNS[name]}": value for figure, value in measure(found).items()}
+    engines.save()
+    aligner.save()
+    report("floor", figures, options.json)
+    return 0
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few callers, within a minute")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -61,35 +91,33 @@ def main() -> int:
         "--tune", action="store_true", help="the sentences that constants are chosen on, not the reported"
     )
     parser.add_argument("--talks", type=int, help=f"callers, instead of {TALKS}")
+    parser.add_argument("--first", type=int, default=0, help="callers to leave out before them")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="a folder for what came of each caller: who stands there is not heard again, so that callers can be heard "
+        "in parts, by several processes, and a last call gives the figures of all. One state of the code, one folder",
+    )
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=[*COLUMNS], help="default: all there are")
     parser.add_argument(
         "--model", default="", help="a checkpoint folder in the model's place; default: flite and an ear"
     )
     parser.add_argument("--verbose", action="store_true", help="every exchange that went wrong")
     options = parser.parse_args()
-    count = options.talks or (QUICK_TALKS if options.quick else TALKS)
-    drawn = list(talks(count, tune=options.tune))
-    engines, aligner = Engines(options.model), Aligner()
-    setups = {"_without": Setup.plain()}
-    if options.model:
-        setups |= {"": Setup(model_ends_turn), "_by_words": Setup(words_end_turn)}
-    else:
-        setups[""] = Setup(Endings.learn(training_sentences()))
-    outcomes: dict[str, list[Outcome]] = {suffix: [] for suffix in setups}
-    with suppress(KeyboardInterrupt):  # then: the figures of the callers that were heard
-        for talk in drawn:
-            talked = {suffix: run(talk, setup, engines.make(talk, setup)) for suffix, setup in setups.items()}
-            for suffix, found in talked.items():
-                outcomes[suffix] += found
-            for outcome in talked[""]:
-                if options.verbose and outcome.wrong:
-                    print(f"{talk.seed}: {outcome}", file=sys.stderr)
-    figures: dict[str, float] = {"exchanges": len(outcomes[""])}
-    for suffix, found in outcomes.items():
-        figures |= {f"{name}{suffix}": value for name, value in measure(found, aligner).items()}
-    engines.save()
-    aligner.save()
-    report("floor", figures, options.json)
-    return 0
+    if not set(setups(options.model)) & set(options.columns):
+        parser.error("there is no such column without --model")
+    return options
+
+
+def setups(model: str) -> dict[str, Setup]:
+    """The columns, by name."""
+    if model:
+        return {
+            "without": Setup.plain(),
+            "full": Setup(model_ends_turn),
+            "by_words": Setup(words_end_turn),
+        }
+    return {"without": Setup.plain(), "full": Setup(Endings.learn(training_sentences()))}
 
 
 class Engines:
@@ -111,13 +139,12 @@ class Engines:
             self._ear.save()
 
 
-def measure(outcomes: Sequence[Outcome], aligner: Aligner) -> dict[str, float]:
+def measure(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Outcomes -> figures, those that nothing was measured for left out."""
     turns = [o for o in outcomes if o.said]
     over = [o for o in outcomes if o.kind == "interruption" and o.over_at_s is not None]
     alarms = [o for o in outcomes if o.kind in FALSE_ALARMS and o.over_at_s is not None]
-    cuts = [boundary(o, aligner) for o in over if o.cut]
-    off = [wrong for wrong in cuts if wrong is not None]
+    off = [o.words_off for o in over if o.cut and o.words_off is not None]
     guessed = sum(o.guessed_tokens for o in outcomes)
     figures: dict[str, float | None] = {
         **spread("eot_delay", [o.eot_delay_s for o in turns]),
@@ -145,17 +172,6 @@ def measure(outcomes: Sequence[Outcome], aligner: Aligner) -> dict[str, float]:
         "wasted_speculation": sum(o.wasted_tokens for o in outcomes) / guessed if guessed else None,
     }
     return {name: value for name, value in figures.items() if value is not None}
-
-
-def boundary(outcome: Outcome, aligner: Aligner) -> int | None:
-    """Words between where we say they stopped hearing us and where they truly did; None: the aligner can't tell."""
-    if outcome.reply is None:
-        return None
-    times = aligner.ends_s(outcome.reply.text, outcome.reply.pcm)
-    if times is None:
-        return None
-    truly = sum(outcome.played_s > (start_s + end_s) / 2 for start_s, end_s in times)
-    return abs(truly - outcome.heard_words)
 
 
 def share(of: Sequence[T], true: Callable[[T], bool]) -> float | None:

@@ -2,8 +2,8 @@
 
 A step of the engine takes as long as it takes of processor time, as if it had a core to itself; what comes out of it is
 there when it ends. So the ear, the words of what is said over a reply, the place in a cut reply and all times are the
-checkpoint's own. What a reply that was cut would have been is made afterwards, by telling the same story again with
-nobody cutting in: replies don't depend on when they were cut.
+checkpoint's own. What a reply would have been that was cut before it was made is found out afterwards, by telling the
+same story again up to there with nobody cutting in: replies don't depend on when they were cut.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from realtime.events import (
     Close,
     EngineCommand,
     EngineOutput,
+    Finished,
     Overhear,
     Pcm16,
     Playout,
@@ -46,6 +47,8 @@ class ModelEngine:
         self._began_s = time.process_time()
         self._free_s = 0.0
         self._step_s: float | None = None
+        self._made: dict[str, list[EngineOutput]] = {}
+        self._reply: Reply | None = None
         self._spoken: dict[str, Spoken] | None = None
 
     def next_s(self) -> float | None:
@@ -55,6 +58,8 @@ class ModelEngine:
     def submit(self, command: EngineCommand, now: float) -> None:
         self._log.append(command)
         self._engine.submit(command)
+        if isinstance(command, Reply):
+            self._reply = command
         soon_s = max(now, self._free_s)
         self._step_s = soon_s if self._step_s is None else min(self._step_s, soon_s)
 
@@ -72,14 +77,33 @@ class ModelEngine:
         """The first call ends the conversation."""
         if self._spoken is None:
             hang_up(self._engine, self._log)
-            self._spoken = retold(self._model, self._log)
+            self._spoken = {
+                key: as_spoken(made, self.spec.output_rate_hz)
+                for key, made in self._made.items()
+                if isinstance(made[-1], Finished)
+            }
+            self._spoken |= retold(self._model, self._log[: self._told()])
         return self._spoken.get(key)
+
+    def _told(self) -> int:
+        """Commands up to the last that cut a reply before it was made."""
+        assert self._spoken is not None, "those that were made are known"
+        told, key = 0, ""
+        for place, command in enumerate(self._log):
+            if isinstance(command, Reply):
+                key = command.key
+            elif isinstance(command, Cancel) and command.keep_tokens and key not in self._spoken:
+                told = place + 1
+        return told
 
     def _clock(self) -> float:
         return self._at_s + time.process_time() - self._began_s
 
     def _take(self, output: EngineOutput) -> None:
         self._later.append((self._clock(), output))
+        reply = self._reply
+        if reply is not None and output.epoch == reply.epoch and isinstance(output, TextOut | AudioOut | Finished):
+            self._made.setdefault(reply.key, []).append(output)
 
 
 def retold(model: Model, log: list[EngineCommand]) -> dict[str, Spoken]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.floor_ear import Aligner
 from benchmarks.floor_script import Exchange, Talk, sentence
 from benchmarks.floor_sounds import RATE_HZ, Spoken, background, cough, echo_path, reply, say
 from benchmarks.floor_world import Engine, Line, World
@@ -82,10 +83,13 @@ class Outcome:
     gap_ms: float | None = None
     key: str = ""
     """The reply's name."""
-    reply: Spoken | None = field(default=None, repr=False)
+    answer: str = ""
     """The whole of it, as if nobody had cut in."""
     played_s: float = 0.0
     heard_words: int = 0
+    """Words that we say they have heard of a cut reply."""
+    words_off: int | None = None
+    """...beside those that they truly have; None: nobody cut in, or the aligner can't tell."""
     heard_error_ms: float | None = None
     guessed_tokens: int = 0
     wasted_tokens: int = 0
@@ -114,14 +118,27 @@ class Replier(Engine, Protocol):
         """The whole of reply ``key``, heard or not; None: it was never asked for."""
 
 
-def run(talk: Talk, setup: Setup, engine: Replier) -> list[Outcome]:
+def run(talk: Talk, setup: Setup, engine: Replier, aligner: Aligner) -> list[Outcome]:
     """The whole call."""
     outcomes = list(Caller(talk, setup, engine).run())
     for outcome in outcomes:
-        outcome.reply = engine.spoken(outcome.key)
-        if outcome.reply is not None and len(outcome.reply.pcm) / RATE_HZ - outcome.onset_played_s < LEFT_S:
-            outcome.over_at_s = None
+        whole = engine.spoken(outcome.key)
+        if whole is not None:
+            settle(outcome, whole, aligner)
     return outcomes
+
+
+def settle(outcome: Outcome, whole: Spoken, aligner: Aligner) -> None:
+    """What can only be told once the ``whole`` reply is known, as if nobody had cut in."""
+    outcome.answer = whole.text
+    if len(whole.pcm) / RATE_HZ - outcome.onset_played_s < LEFT_S:
+        outcome.over_at_s = None
+    if not outcome.cut or outcome.kind != "interruption" or outcome.over_at_s is None:
+        return
+    times = aligner.ends_s(whole.text, whole.pcm)
+    if times is not None:
+        truly = sum(outcome.played_s > (start_s + end_s) / 2 for start_s, end_s in times)
+        outcome.words_off = abs(truly - outcome.heard_words)
 
 
 class Caller:
