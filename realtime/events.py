@@ -57,6 +57,14 @@ class Played:
 
 
 @dataclass(frozen=True)
+class RoundTrip:
+    """The network's, as the listener's reports have it (RTCP, RFC 3550 section 6.4.1): what is played lies half of it,
+    and a jitter buffer, behind what was sent."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Wake:
     """``Session.deadline`` has come."""
 
@@ -350,7 +358,7 @@ EngineOutput = (
     Opened | Refused | TextOut | AudioOut | CallOut | MalformedOut | Finished | TranscriptOut | Renewed | Failed
 )
 
-Input = AudioIn | FrameIn | ClientEvent | Played | Wake | Gone | EngineOutput
+Input = AudioIn | FrameIn | ClientEvent | Played | RoundTrip | Wake | Gone | EngineOutput
 
 # --- effects: session -> transport ------------------------------------------------
 

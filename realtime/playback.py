@@ -12,13 +12,14 @@ Four counts, each at most the one before, all in samples of the reply at the mod
 The *listener's clock* starts with the first piece sent and runs in real time. It stands still while the reply is held,
 and while it has come to everything that was sent although more is being made: that is an underrun, counted and never
 hidden. A listener whose player can be paused stands still at once; any other plays on to the end of what was sent.
-Without reports, what is played lies ``player_ms`` behind this clock (network and jitter buffer, assumed), and
-is marked as estimated. Pure: ``now`` is monotonic seconds, given by the caller, never decreasing.
+Without reports, what is played lies ``player_ms`` behind this clock (the network's way, assumed until its round trip
+was measured, and a jitter buffer, assumed), and is marked as estimated. Pure: ``now`` is monotonic seconds, given by the
+caller, never decreasing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from realtime.events import Pcm16
 
 IN_THE_AIR_S = 3.0
 """What we said may come back as an echo, and be made out, for so long."""
+LONGEST_TRIP_S = 2.0
+"""By two satellites, there and back; a longer round trip was measured wrongly, and is not believed."""
 REPORT_FRESH_S = 0.5
 """A playout report older than this no longer counts as a report."""
 
@@ -40,15 +43,22 @@ class Pacing:
     piece_ms: float = 20.0
     """Audio is sent in pieces of at least this length, except the last."""
     player_ms: float = 50.0
-    """Assumed delay from sent to played, where the client doesn't report."""
+    """Assumed delay from sent to played, where the client doesn't report: ``way_ms``, and what its player holds."""
     way_ms: float = 20.0
-    """Assumed time that a report, or a pause, is on its way."""
+    """Assumed time that audio, a report, or a pause, is on its way."""
 
     def __post_init__(self) -> None:
         if self.piece_ms <= 0 or min(self.player_ms, self.way_ms) < 0:
             raise ValueError("piece_ms must be positive, player_ms and way_ms not negative")
         if self.ahead_ms is not None and self.ahead_ms < self.piece_ms:
             raise ValueError(f"ahead_ms ({self.ahead_ms}) must hold at least one piece ({self.piece_ms} ms)")
+
+    def measured(self, round_trip_s: float) -> Pacing:
+        """The same to a listener who is that far away."""
+        if round_trip_s > LONGEST_TRIP_S:
+            return self
+        way_ms = 500 * max(0.0, round_trip_s)
+        return replace(self, way_ms=way_ms, player_ms=max(0.0, self.player_ms - self.way_ms) + way_ms)
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Playback:
         self._origin_s: float | None = None  # when the listener's clock would have stood at sample 0
         self._held = False
         self._stopped_at: float | None = None  # the clock's samples while a player is paused
-        self._floor = 0  # what was played before the clock was last set back
+        self._floor = 0  # what was played before the clock was last set back, or the way became longer
         self._report: tuple[int, float] | None = None
         self.sent = 0
         self.underrun_samples = 0
@@ -116,6 +126,12 @@ class Playback:
         self._report = (max(0, min(samples, self.sent)), now)
         if stopped:
             self._stopped_at = min(self._running(now), float(self.sent))
+
+    def repace(self, pacing: Pacing, now: float) -> None:
+        """The listener turned out to be nearer, or farther. What was played never becomes less."""
+        if self._report is None:
+            self._floor = self.played(now)
+        self._pacing = pacing
 
     # --- counts ---
 

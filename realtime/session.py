@@ -33,6 +33,7 @@ from realtime.events import (
     Played,
     Refused,
     Renewed,
+    RoundTrip,
     TranscriptOut,
     Wake,
 )
@@ -176,8 +177,8 @@ class Session:
                 self._ears.see(pixels, self._now)
             case ClientEvent(message):
                 self._request(parse(message))
-            case Played(item_id, samples):
-                self._replies.report(item_id, samples, self._now)
+            case Played() | RoundTrip():
+                self._replies.reported(event, self._now)
             case Wake() | Opened():
                 pass
             case Gone():

@@ -8,7 +8,7 @@ from models.base import Spec
 from realtime import protocol_events as wire
 from realtime.conversation import Conversation
 from realtime.errors import EngineFailed, ParleyError
-from realtime.events import Cancel, Failed, Finished, Flush, Playout, Reply
+from realtime.events import Cancel, Failed, Finished, Flush, Played, Playout, Reply, RoundTrip
 from realtime.playback import Heard, Playback
 from realtime.protocol_messages import CreateResponse
 from realtime.protocol_response import ResponseWriter
@@ -49,6 +49,7 @@ class Replies:
         self._shifts = 0  # of the listener's clock, as far as the engine knows
         self._made_before = 0  # samples of this epoch's earlier replies
         self._pauses = bool(config.player_pauses)
+        self._pacing = config.pacing
         self._context_tokens = 0
         self.guessed_tokens = 0
         self.wasted_tokens = 0
@@ -116,7 +117,7 @@ class Replies:
         speak = settings.speak and bool(self._spec.voices)
         conversation = self._conversation if asked.in_conversation else None
         writer = ResponseWriter(self._out.ids, settings, conversation, asked.metadata)
-        playback = Playback(self._spec.output_rate_hz, self._config.pacing, opened=announce)
+        playback = Playback(self._spec.output_rate_hz, self._pacing, opened=announce)
         self._running = RunningReply(
             writer, playback, Moments(now, eot_delay_s), speak=speak, in_conversation=asked.in_conversation
         )
@@ -255,6 +256,15 @@ class Replies:
         if self._pauses:
             self._out.tell({"type": "parley.playout.resume", "response_id": reply.key})
         self._report_clock(reply, now)
+
+    def reported(self, event: Played | RoundTrip, now: float) -> None:
+        """What is known of the listener."""
+        if isinstance(event, Played):
+            self.report(event.item_id, event.samples, now)
+            return
+        self._pacing = self._config.pacing.measured(event.seconds)
+        if self._running is not None:
+            self._running.playback.repace(self._pacing, now)
 
     def report(self, item_id: str, samples: int, now: float, *, stopped: bool = False) -> None:
         """The client says what of the item was played; so it knows our extension, unless the transport knows better."""

@@ -31,9 +31,9 @@ from transport.rtp_receiver import Payloads, RtpReceiver
 
 OPUS_HZ = OPUS.clock_hz
 TIME_BASE = Fraction(1, OPUS_HZ)
-PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0)
+PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0, way_ms=10.0)
 """One packet on the way and one ahead. Nobody reports what a browser played: its jitter buffer is assumed to hold about
-60 ms, the way there 10 ms."""
+60 ms, the way there 10 ms until RTCP has measured it."""
 BITRATE_BPS = 32_000
 RINGS_OUT = 3
 """After so many packets of silence the encoder has nothing more to say."""

@@ -21,8 +21,10 @@ from aiortc import (
     RTCIceServer,
     RTCPeerConnection,
     RTCRtpReceiver,
+    RTCRtpSender,
     RTCSessionDescription,
 )
+from aiortc.stats import RTCRemoteInboundRtpStreamStats
 
 from models.base import Pcm, Pixels, Spec
 from realtime.errors import InvalidField
@@ -39,6 +41,8 @@ MAX_MEDIA = 8
 MAX_CANDIDATES = 128
 CONGESTED_BYTES = 256 * 1024
 RETRY_S = 5  # a call may have ended by then
+MEASURE_S = 1.0
+"""Reports are looked at so often; about as often they come."""
 CLOSE_S = 5.0
 """Whoever is there is told by then that it is over; a connection whose sockets died may never be done with telling."""
 MAX_EVENT_BYTES = 256 * 1024
@@ -89,6 +93,8 @@ class Line:
         self._answering = asyncio.Lock()
         self._seen_s: dict[int, float] = {}  # video track -> when it last showed something
         self.track = ReplyTrack(spec.output_rate_hz)
+        self.round_trip_s: float | None = None
+        """The network's, as their reports have it."""
         self.settled = asyncio.Event()
         """Connected, or gone before that."""
         self.gone = asyncio.Event()
@@ -137,10 +143,18 @@ class Line:
                 if not self._speaking:
                     transceiver.sender.replaceTrack(self.track)
                     transceiver.direction, self._speaking = "sendrecv", True
+                    self._tasks.append(asyncio.create_task(self._measure(transceiver.sender)))
                 _listen(transceiver.receiver, Microphone(self._spec.input_rate_hz, self._hear))
             elif self._spec.video_rate_hz > 0 and transceiver.receiver.track is not None:
                 watcher = Watcher(self._spec.video_rate_hz, self._eye(index))
                 self._tasks.append(asyncio.create_task(watcher.watch(transceiver.receiver.track)))
+
+    async def _measure(self, sender: RTCRtpSender) -> None:
+        while True:
+            await asyncio.sleep(MEASURE_S)
+            for stats in (await sender.getStats()).values():
+                if isinstance(stats, RTCRemoteInboundRtpStreamStats) and stats.roundTripTime is not None:
+                    self.round_trip_s = stats.roundTripTime
 
     def _eye(self, index: int) -> Callable[[Pixels], None]:
         """Of several pictures the last section's counts, while it moves: a screen that is shared is what they mean."""

@@ -143,6 +143,25 @@ def test_what_was_played_never_becomes_less() -> None:
         last = playback.played(now)
 
 
+def test_a_listener_who_is_farther_away_has_heard_less() -> None:
+    near, far = whole(2.0), whole(2.0)
+    for playback in (near, far):
+        run(playback, 0.2)
+    far.repace(Pacing().measured(0.3), 0.2)
+    assert far.played(0.2) == near.played(0.2), "what was played never becomes less"
+    for playback in (near, far):
+        run(playback, 1.0, 0.2)
+    assert near.played(1.0) - far.played(1.0) == pytest.approx(0.13 * RATE, abs=2)  # 150 ms away, not 20
+    assert far.heard(1.0).estimated
+
+
+def test_a_round_trip_that_cannot_be_is_not_believed() -> None:
+    pacing = Pacing(player_ms=70, way_ms=10)
+    assert pacing.measured(0.2) == Pacing(player_ms=160, way_ms=100)
+    assert pacing.measured(-0.01) == Pacing(player_ms=60, way_ms=0)
+    assert pacing.measured(40.0) == pacing
+
+
 def test_a_guess_is_kept_back() -> None:
     playback = Playback(RATE, Pacing(), opened=False)
     playback.add_audio(pcm(FRAME), 1)

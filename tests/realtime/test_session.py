@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from realtime.events import Extend, Playout, Rewind
+from realtime.events import Extend, Playout, Rewind, RoundTrip
 from realtime.overlap import OverlapRules
 from realtime.playback import Pacing
 from realtime.session_config import SessionConfig
@@ -150,6 +150,18 @@ def test_nothing_of_a_cut_reply_is_played_later() -> None:
     script.wait(2.0)
     script.say(2.0)
     assert not [at for at, _ in script.played if at > script.flushed[-1]]
+
+
+def test_who_is_farther_away_has_heard_less_when_they_cut_in() -> None:
+    heard_ms = []
+    for round_trip_s in (0.04, 0.6):
+        script = Script(config=SessionConfig(pacing=Pacing(ahead_ms=None), overlap=OverlapRules(interrupt_after_ms=0)))
+        script.feed(RoundTrip(round_trip_s))
+        script.say(1.0)
+        script.wait(2.5)
+        script.say(1.0)
+        heard_ms.append(script.last("conversation.item.truncated")["audio_end_ms"])
+    assert heard_ms[0] - heard_ms[1] == pytest.approx(280, abs=2)
 
 
 def test_they_cut_in_after_all_was_sent_but_not_heard() -> None:

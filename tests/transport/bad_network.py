@@ -16,6 +16,8 @@ class Network:
     """Share of packets that never arrive."""
     jitter_s: float = 0.0
     """Each packet takes between nothing and this much longer: those that overtake each other are out of order."""
+    delay_s: float = 0.0
+    """...and this long at least."""
 
     def __str__(self) -> str:
         return f"loss {self.loss:.0%}, jitter {self.jitter_s * 1000:.0f} ms"
@@ -32,8 +34,8 @@ class Impaired:
         self.sent += 1
         if self._rng.random() < self._network.loss:
             self.lost += 1
-        elif self._network.jitter_s:
-            later = self._rng.uniform(0.0, self._network.jitter_s)
+        elif self._network.jitter_s or self._network.delay_s:
+            later = self._network.delay_s + self._rng.uniform(0.0, self._network.jitter_s)
             asyncio.get_running_loop().call_later(later, self._send, data, address)
         else:
             self._send(data, address)

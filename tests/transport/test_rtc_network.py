@@ -78,6 +78,17 @@ async def test_a_question_over_a_bad_network_is_heard_and_answered(
     assert microphone.concealed_samples / microphone.samples <= lost + 0.03
 
 
+async def test_how_far_away_they_are_is_measured(server: LiveServer, question: Path) -> None:
+    """What they hear lies half of the round trip behind what is sent; their reports say how long that is."""
+    async with Peer.call(server, Voice(question)) as peer:
+        *_, call = server.server.config.app.state.calls._calls.values()  # type: ignore[union-attr]
+        replies = call._call.session._replies
+        assumed_ms = replies._pacing.way_ms
+        impair(peer.peer, Network(delay_s=0.4))
+        await wait_for(lambda: (call._line.round_trip_s or 0.0) > 0.2)
+        await wait_for(lambda: replies._pacing.way_ms > 100 > assumed_ms)
+
+
 async def test_absurd_candidates(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever can't be reached is answered, and forgotten after a while; nobody else notices."""
     monkeypatch.setattr(rtc_call, "CONNECT_S", 0.3)

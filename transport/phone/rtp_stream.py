@@ -41,9 +41,9 @@ from transport.rtp_receiver import Payloads, RtpReceiver
 
 log = logging.getLogger(__name__)
 
-PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0)
+PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0, way_ms=10.0)
 """One packet on the way and one ahead. Nobody reports what a telephone played: its jitter buffer is assumed to hold
-60 ms, the way there 10 ms."""
+60 ms, the way there 10 ms until RTCP has measured it."""
 REPORT_S = 5.0
 FOLLOW_S = 1.0
 """Another source is followed when the one before was silent for so long."""

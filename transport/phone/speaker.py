@@ -53,6 +53,8 @@ class MarkedSpeaker:
     """For one call. ``fmt`` is the wire's; ``rate_hz`` the model's."""
 
     pacing = PACING
+    round_trip_s: float | None = None
+    """Left out: what comes back with the marks is already where they will be one round trip later."""
 
     def __init__(self, rate_hz: int, fmt: AudioFormat, wire: Wire, outbox: Outbox[Message]) -> None:
         self.pauses = wire.pauses

@@ -126,6 +126,7 @@ class Leg:
         self.played = 0
         self.speaker: Any = self
         self.pauses = False
+        self.round_trip_s = None
         from transport.phone.speaker import PACING
 
         self.pacing = PACING

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests import virtual_time
@@ -47,6 +48,19 @@ def test_a_call_and_its_end() -> None:
         assert wire.endpoint.ports.in_use == 1
         wire.say(sip("BYE", "c", 2, tag))
         assert wire.statuses("BYE") == [200]
+
+    run(main)
+
+
+def test_the_session_learns_how_far_away_they_are() -> None:
+    async def main(wire: Wire) -> None:
+        tag = await wire.call("c")
+        replies = phone_call(wire)._call.session._replies
+        assert replies._pacing.way_ms == 10
+        leg(wire).speaker.round_trip_s = 0.3  # RTCP
+        leg(wire)._hear(np.zeros(1600, np.float32), 16_000)
+        assert replies._pacing.way_ms == 150
+        wire.say(sip("BYE", "c", 2, tag))
 
     run(main)
 
