@@ -13,8 +13,8 @@ The *listener's clock* starts with the first piece sent and runs in real time. I
 and while it has come to everything that was sent although more is being made: that is an underrun, counted and never
 hidden. A listener whose player can be paused stands still at once; any other plays on to the end of what was sent.
 Without reports, what is played lies ``player_ms`` behind this clock (the network's way, assumed until its round trip
-was measured, and a jitter buffer, assumed), and is marked as estimated. Pure: ``now`` is monotonic seconds, given by the
-caller, never decreasing.
+was measured, and a jitter buffer, assumed), and is marked as estimated. Pure: ``now`` is monotonic seconds, given by
+the caller, never decreasing.
 """
 
 from __future__ import annotations
