@@ -41,6 +41,8 @@ export class Transcript {
       case "response.done":
         for (const item of event.response.output ?? []) this.settle(item);
         return true;
+      case "parley.heard": // after response.done, where the last words were sent and not heard yet
+        return this.heard(event.item_id, event.transcript);
       case "conversation.item.deleted":
         return this.forget((entry) => entry.id === event.item_id);
       default:
@@ -91,10 +93,24 @@ export class Transcript {
   settle(item) {
     if (item.type !== "message") return;
     const entry = this.entry(item.id, "assistant");
-    const heard = words(item);
-    if (item.status === "incomplete" && entry.text.startsWith(heard)) entry.cut = entry.text.slice(heard.length);
-    entry.text = heard;
+    if (item.status === "incomplete") this.heard(item.id, words(item));
+    else entry.text = words(item);
     entry.open = false;
+  }
+
+  /**
+   * Of what was written, this was heard.
+   *
+   * @param {string} id
+   * @param {string} text
+   */
+  heard(id, text) {
+    const entry = this.entries.find((each) => each.id === id);
+    if (!entry) return false;
+    const written = entry.text + entry.cut;
+    entry.cut = written.startsWith(text) ? written.slice(text.length) : "";
+    entry.text = text;
+    return true;
   }
 
   /**

@@ -39,6 +39,19 @@ test("what was cut off is kept apart from what was heard", () => {
   assert.equal(answer.open, false);
 });
 
+test("what was cut off after all of it had been sent is kept apart too", () => {
+  const transcript = new Transcript();
+  turn(transcript, 1, "When?", "The next train leaves at noon.");
+  transcript.take({ type: "response.done", response: { output: [said("a1", "assistant", "The next train leaves at noon.")] } });
+  const heard = { type: "parley.heard", item_id: "a1", content_index: 0, audio_end_ms: 900, transcript: "The next train" };
+  assert.equal(transcript.take(heard), true);
+  const [, answer] = transcript.entries;
+  assert.deepEqual([answer.text, answer.cut, answer.open], ["The next train", " leaves at noon.", false]);
+  transcript.take({ ...heard, transcript: "The next train leaves" }); // the client knew better
+  assert.deepEqual([answer.text, answer.cut], ["The next train leaves", " at noon."]);
+  assert.equal(transcript.take({ ...heard, item_id: "a2" }), false);
+});
+
 test("a server that has forgotten is told what was heard, no more", () => {
   const transcript = new Transcript();
   turn(transcript, 1, "When?", "The next train leaves at noon.");
