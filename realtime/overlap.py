@@ -3,22 +3,27 @@
 A cough, an "uh-huh", our own echo and people in the background are one thing, somebody who wants the floor is another.
 After ``hold_after_ms`` of speech the reply is held, with all its state. Then, whichever comes first:
 
-    words that are more than listening noises and not what we just said; one alone if it is a `TAKERS`, or if
-    hardly anything of the reply was heard yet                                          -> an interruption
+    words that are more than listening noises and not what we just said, and that were made out twice or are all they
+    said; one alone if it is all, and a `TAKERS` or hardly anything of the reply was
+    heard yet                                                                           -> an interruption
     no words known, and ``interrupt_after_ms`` of speech                                -> an interruption
-    listening noises or none at all, and ``noise_after_ms`` of speech                   -> an interruption
-    they are silent again, and all words are known and nothing                          -> it was nothing
-    they are silent for ``resume_after_ms``, words still to come; at once, if it was a
-    noise so far                                                                        -> the reply goes on, softly
+    listening noises, one word or a noise, and ``noise_after_ms`` of speech             -> an interruption
+    they are silent for ``settled_ms``, and all words are known and nothing             -> it was nothing
+    they are silent: after a noise, after listening noises, or all words are known
+    and nothing                                                                         -> the reply goes on, softly
+    they are silent for ``resume_after_ms``, words still to come                        -> the reply goes on, softly
     they are silent for ``false_alarm_ms`` (for ``words_wait_ms``, if words are to come) -> it was nothing
 
+While we are held, to wait costs nobody anything; to speak in a gap of their words, or to stop for a cough, does.
+
 Speech that is ``faint_db`` fainter than this speaker's is somebody else's, or what a loudspeaker leaks. What has hardly
-any pitch is a cough or a rustle, whatever one word a recognizer makes of it. There is no moment at which nobody
-listens.
+any pitch is a cough or a rustle, whatever one or two words a recognizer makes of it; but an s has none either, and
+after it, a word often has a silence ("stop", "excuse"). There is no moment at which nobody listens.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -36,8 +41,14 @@ TAKERS = word_set(
 """Words that take the floor by themselves."""
 SURE_WORDS = 2
 """Other words do so together (listening noises don't count): one alone, and shorter than
-`OverlapRules.interrupt_after_ms`, is as likely a cough that was taken for a word, and the first piece of a word is
-often taken for another."""
+`OverlapRules.noise_after_ms`, is as likely a cough that was taken for a word, and the first piece of a word is often
+taken for another."""
+SURE_OF_NOISE = 3
+"""...or so many, if it sounds like a cough."""
+QUIET_MS = 40.0
+"""A shorter silence may be a moment in which the voice detector wasn't sure."""
+FRESH_MS = 160.0
+"""Of voice, since words were made out that were listening noises: less makes nothing else of them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,9 @@ class OverlapRules:
     interrupt_after_ms: float = 600.0
     """0: any speech cuts the reply, at once."""
     noise_after_ms: float = 1500.0
-    resume_after_ms: float = 140.0
+    resume_after_ms: float = 240.0
+    settled_ms: float = 120.0
+    """Before, their words may not be all: a stop consonant's closure is a silence of 50 to 100 ms in a word."""
     false_alarm_ms: float = 250.0
     words_wait_ms: float = 600.0
     faint_db: float | None = 10.0
@@ -58,7 +71,7 @@ class OverlapRules:
 
     def __post_init__(self) -> None:
         times = (self.hold_after_ms, self.interrupt_after_ms, self.noise_after_ms, self.resume_after_ms)
-        if min(*times, self.false_alarm_ms, self.words_wait_ms) < 0:
+        if min(*times, self.settled_ms, self.false_alarm_ms, self.words_wait_ms) < 0:
             raise ValueError("durations are not negative")
 
 
@@ -76,8 +89,16 @@ class Over:
     """Hardly anything of the reply had been heard when it began: they may just be going on."""
     noisy: bool = False
     """It has no pitch, mostly."""
+    hissed: bool = False
+    """It ended in an s or the like."""
     words: str | None = None
     """None: not known."""
+    heard_ms: float = math.inf
+    """Of their voice, what those words were made out from."""
+    steady: int = 99
+    """So many of the words began what was made out before, too; the others may change yet."""
+    doubted: bool = False
+    """Something else than listening noises was made out, now or before."""
     whole: bool = False
     """These are all its words."""
     asked: bool = False
@@ -106,24 +127,40 @@ def judge(rules: OverlapRules, over: Over) -> Event | None:
     """What the floor should hear of it; None: nothing yet."""
     if rules.interrupt_after_ms == 0:
         return Event.BARGE
-    words = [word for word in words_of(over.words or "") if word not in BACKCHANNELS]
+    known = words_of(over.words or "")
+    words = [word for word in (known if over.whole else known[: over.steady]) if word not in BACKCHANNELS]
     listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
     alone = over.whole and (over.unheard or bool(TAKERS & set(words)))
-    few = len(words) < SURE_WORDS and not (words and alone)
+    few = len(words) < (SURE_OF_NOISE if over.noisy else SURE_WORDS) and not (words and alone)
     nothing = over.faint or listening or (few and (over.noisy or (over.whole and over.silence_ms > 0)))
-    if not nothing and not few:
+    if not nothing and not few and (over.silence_ms >= rules.settled_ms or not over.whole):
         return Event.BARGE
-    if not over.faint and over.speech_ms >= (rules.noise_after_ms if nothing else rules.interrupt_after_ms):
+    patience_ms = rules.interrupt_after_ms if over.words is None and not nothing else rules.noise_after_ms
+    if not over.faint and over.speech_ms >= patience_ms:
         return Event.BARGE
     if over.silence_ms > 0:
-        return _ended(rules, over, nothing)
+        return _ended(rules, over, nothing, listening)
     return Event.LONG if over.speech_ms >= rules.hold_after_ms and not (over.held or over.faint) else None
 
 
-def _ended(rules: OverlapRules, over: Over, nothing: bool) -> Event | None:
+def _ended(rules: OverlapRules, over: Over, nothing: bool, listening: bool) -> Event | None:
     """They are silent again."""
     known = over.faint or (nothing and over.whole)
-    wait_ms = rules.words_wait_ms if over.asked and not known else rules.false_alarm_ms
-    if known or over.silence_ms >= wait_ms:
+    settled_ms = QUIET_MS if over.faint else rules.settled_ms
+    if known and over.silence_ms >= settled_ms:
         return Event.FALSE_ALARM
-    return Event.LULL if over.held and (over.noisy or over.silence_ms >= rules.resume_after_ms) else None
+    if over.silence_ms >= (rules.words_wait_ms if over.asked and not known else rules.false_alarm_ms):
+        return Event.FALSE_ALARM
+    soon = _listened(over, listening) or (not over.hissed and (known or over.noisy))
+    late = over.silence_ms >= (rules.resume_after_ms if over.asked else rules.settled_ms)
+    return Event.LULL if over.held and (soon or late) else None
+
+
+def _listened(over: Over, listening: bool) -> bool:
+    """Listening noises it was, or as good as surely."""
+    words = words_of(over.words or "")
+    if not listening or not words:
+        return False
+    sure = not over.doubted or over.steady >= len(words)
+    fresh = over.speech_ms - over.heard_ms <= FRESH_MS and over.silence_ms >= QUIET_MS
+    return over.whole or (sure and fresh)

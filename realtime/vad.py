@@ -38,6 +38,8 @@ NOISE_RISES_DB = 0.03
 SILENT_DB = -100.0
 PITCH = 0.55
 """Normalized autocorrelation of a frame with a pitch."""
+HISS_HZ, HISS_SHARE = 2000.0, 0.85
+"""Above this, so much of the power of an s lies."""
 LOUD_FRAMES, TURN_FRAMES = 25, 150
 """Voiced frames that tell how loud somebody is: half a second just now, three seconds in a turn."""
 FEW_FRAMES = 6
@@ -112,6 +114,13 @@ def pitched(pcm: Pcm, rate_hz: int) -> bool:
         scale = math.sqrt(float(one @ one) * float(other @ other))
         best = max(best, float(one @ other) / scale if scale else 0.0)
     return best > PITCH
+
+
+def hissing(pcm: Pcm, rate_hz: int) -> bool:
+    """Whether float32 [n] is an s or sh: nearly all of its power lies above HISS_HZ, also in a telephone's band. A
+    cough, a breath or a rustle has much of it below."""
+    power = np.abs(np.fft.rfft(pcm * np.hanning(len(pcm)))) ** 2
+    return bool(power[round(HISS_HZ * len(pcm) / rate_hz) :].sum() > HISS_SHARE * power.sum() > 0)
 
 
 @dataclass(frozen=True)

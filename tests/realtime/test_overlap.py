@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -18,32 +19,64 @@ RULES = OverlapRules()
         (Over(40, 0), None),
         (Over(60, 0), Event.LONG),
         (Over(60, 0, held=True), None),
+        # words while they speak on
         (Over(300, 0, held=True, words="and the"), Event.BARGE),
+        (Over(300, 0, held=True, words="and the", steady=1), None),  # made out once: they may change yet
         (Over(300, 0, held=True, words="and"), None),  # the first piece of a word is often taken for another
         (Over(300, 0, held=True, words="what uh"), None),  # one word and a listening noise
-        (Over(300, 40, held=True, words="um and", whole=True), Event.FALSE_ALARM),
-        (Over(300, 40, held=True, words="uh stop", whole=True), Event.BARGE),
-        (Over(300, 40, held=True, words="stop", whole=True), Event.BARGE),
-        (Over(300, 40, held=True, words="what", whole=True), Event.FALSE_ALARM),  # as likely a cough
-        (Over(300, 40, held=True, words="what", whole=True, unheard=True), Event.BARGE),  # they go on
-        (Over(300, 40, held=True, words="mm", whole=True, unheard=True), Event.FALSE_ALARM),
-        (Over(620, 40, held=True, words="what", whole=True), Event.FALSE_ALARM),
-        (Over(300, 40, held=True, words="uh-huh", whole=True), Event.FALSE_ALARM),
-        (Over(300, 40, held=True, words="", whole=True), Event.FALSE_ALARM),
+        (Over(300, 0, held=True, words="stop"), None),  # of "stopping", perhaps; they are held meanwhile
         (Over(620, 0, held=True), Event.BARGE),
+        (Over(620, 0, held=True, words="what"), None),  # who makes out one word in that time hears a hum
         (Over(620, 0, held=True, words="mm"), None),
         (Over(1500, 0, held=True, words="mm"), Event.BARGE),
+        (Over(1500, 0, held=True, words="what"), Event.BARGE),
+        # all they said
+        (Over(300, 40, held=True, words="um and", whole=True), Event.LULL),
+        (Over(300, 120, held=True, words="um and", whole=True), Event.FALSE_ALARM),
+        (Over(300, 100, held=True, words="uh stop", whole=True), None),  # "sto-", before its p
+        (Over(300, 120, held=True, words="uh stop", whole=True), Event.BARGE),
+        (Over(300, 120, held=True, words="stop", whole=True), Event.BARGE),
+        (Over(300, 100, held=True, words="for a", whole=True), None),
+        (Over(300, 120, held=True, words="for a", whole=True, steady=0), Event.BARGE),
+        (Over(300, 120, held=True, words="what", whole=True), Event.FALSE_ALARM),  # as likely a cough
+        (Over(300, 120, held=True, words="what", whole=True, unheard=True), Event.BARGE),  # they go on
+        (Over(300, 120, held=True, words="mm", whole=True, unheard=True), Event.FALSE_ALARM),
+        (Over(620, 120, held=True, words="what", whole=True), Event.FALSE_ALARM),
+        (Over(300, 40, held=True, words="uh-huh", whole=True), Event.LULL),
+        (Over(300, 120, held=True, words="uh-huh", whole=True), Event.FALSE_ALARM),
+        (Over(300, 20, held=True, words="", whole=True), Event.LULL),
+        (Over(300, 120, held=True, words="", whole=True), Event.FALSE_ALARM),
+        # silence, and words to come, or none
         (Over(300, 100, held=True), None),
-        (Over(300, 140, held=True, asked=True), Event.LULL),
-        (Over(300, 40, held=True, asked=True, words="mm"), None),  # so far it was a listening noise
-        (Over(300, 40, held=True, asked=True, noisy=True), Event.LULL),
-        (Over(300, 300, asked=True), None),  # their words are still to come
+        (Over(300, 120, held=True), Event.LULL),
+        (Over(300, 220, held=True, asked=True), None),
+        (Over(300, 240, held=True, asked=True), Event.LULL),
+        (Over(300, 300, asked=True), None),
         (Over(300, 600, asked=True), Event.FALSE_ALARM),
         (Over(300, 250), Event.FALSE_ALARM),
-        (Over(5000, 0, faint=True), None),  # other people, in the background
+        # listening noises so far
+        (Over(300, 20, held=True, asked=True, words="yeah", heard_ms=200), None),  # one frame is no silence
+        (Over(300, 40, held=True, asked=True, words="yeah", heard_ms=200), Event.LULL),
+        (Over(400, 40, held=True, asked=True, words="yeah", heard_ms=200), None),  # much was said since
+        (Over(300, 40, held=True, asked=True, words="okay", heard_ms=200, steady=0, doubted=True), None),  # "o-pening"
+        (Over(300, 40, held=True, asked=True, words="okay", heard_ms=200, steady=1, doubted=True), Event.LULL),
+        (Over(300, 40, held=True, asked=True, words="", heard_ms=200), None),
+        # faint: other people, in the background
+        (Over(5000, 0, faint=True), None),
+        (Over(5000, 20, faint=True), None),
         (Over(5000, 40, faint=True), Event.FALSE_ALARM),
+        # coughs, and what is none
+        (Over(300, 20, held=True, asked=True, noisy=True), Event.LULL),
+        (Over(300, 20, held=True, asked=True, noisy=True, hissed=True), None),  # "s-top", before its t
+        (Over(120, 80, held=True, words="", whole=True, hissed=True), None),
+        (Over(120, 120, held=True, words="", whole=True, hissed=True), Event.FALSE_ALARM),
+        (Over(400, 80, held=True, words="yes", whole=True, hissed=True), Event.LULL),
         (Over(700, 0, held=True, noisy=True, words="how"), None),
-        (Over(700, 0, held=True, noisy=True, words="how much is"), Event.BARGE),
+        (Over(700, 0, held=True, noisy=True, words="how much"), None),
+        (Over(700, 0, held=True, noisy=True, words="how much is"), Event.BARGE),  # they whisper
+        (Over(300, 120, held=True, noisy=True, words="what the", whole=True), Event.FALSE_ALARM),
+        (Over(300, 120, held=True, noisy=True, words="stop", whole=True), Event.BARGE),
+        # our own words
         (Over(700, 0, held=True, words="from platform two", ours="leaves at ten from platform two"), None),
         (Over(700, 0, held=True, words="no platform three", ours="leaves at ten from platform two"), Event.BARGE),
     ],
@@ -64,11 +97,11 @@ def test_nobody_is_deaf_for_long() -> None:
 
 
 def test_silence_always_ends_it() -> None:
-    flags = itertools.product((False, True), repeat=5)
-    for held, faint, noisy, whole, asked in flags:
+    flags = itertools.product((False, True), repeat=6)
+    for held, faint, noisy, hissed, whole, asked in flags:
         for words in (None, "", "mm", "what"):
-            over = Over(300, RULES.words_wait_ms, held, faint, noisy=noisy, words=words, whole=whole, asked=asked)
-            assert judge(RULES, over) is Event.FALSE_ALARM
+            over = Over(300, RULES.words_wait_ms, held, faint, noisy=noisy, hissed=hissed, words=words, whole=whole)
+            assert judge(RULES, replace(over, asked=asked)) is Event.FALSE_ALARM
 
 
 @pytest.mark.parametrize("text", ["Uh-huh.", "yeah, okay", "Mm-hmm", "I see", "", "um"])
@@ -91,5 +124,6 @@ def test_an_echo_says_our_words_in_our_order() -> None:
 
 
 def test_durations_are_not_negative() -> None:
-    with pytest.raises(ValueError, match="negative"):
-        OverlapRules(resume_after_ms=-1)
+    for bad in ({"resume_after_ms": -1.0}, {"settled_ms": -1.0}):
+        with pytest.raises(ValueError, match="negative"):
+            OverlapRules(**bad)
