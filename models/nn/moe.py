@@ -46,6 +46,8 @@ def experts(
         return _few_tokens(x, chosen, weights, gate_up, down)
     if grouped:
         return _grouped(x, chosen, weights, _wide(gate_up), _wide(down))
+    if x.shape[0] == 1:
+        return _one_token(x, chosen, weights, gate_up, down)
     if (
         isinstance(gate_up, torch.Tensor)
         and isinstance(down, torch.Tensor)
@@ -53,8 +55,13 @@ def experts(
         and x.shape[0] <= DENSE_TOKENS
     ):
         return _dense(x, chosen, weights, gate_up, down)
-    if x.shape[0] == 1:
-        return _one_token(x, chosen, weights, gate_up, down)
+    if (
+        isinstance(gate_up, torch.Tensor)
+        and isinstance(down, torch.Tensor)
+        and not x.is_cuda
+        and grouped_on_cpu(x.dtype)
+    ):
+        return _grouped(x, chosen, weights, gate_up, down)
     return _by_expert(x, chosen, weights, gate_up, down)
 
 
@@ -62,6 +69,17 @@ def experts(
 def has_grouped(dtype: torch.dtype) -> bool:
     """torch's grouped product is one kernel for bf16 from Hopper on; elsewhere it is a loop that waits for counts."""
     return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (9, 0)
+
+
+@cache
+def grouped_on_cpu(dtype: torch.dtype) -> bool:
+    """torch's grouped product works on a CPU too, from some version on: a tenth faster than our loop over experts."""
+    rows, weights = torch.zeros(1, 8, dtype=dtype), torch.zeros(1, 8, 8, dtype=dtype)
+    try:
+        F.grouped_mm(rows, weights, offs=torch.ones(1, dtype=torch.int32))
+    except (AttributeError, RuntimeError):
+        return False
+    return True
 
 
 def glu(x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from models.nn.layers import Mlp, SelfAttention, embedding
+from models.nn.layers import Mlp, SelfAttention, Stacked, embedding
 from models.nn.norm import RmsNorm
 from models.nn.rotary import Rotation, frequencies, sequential
 from models.qwen3_omni.talker_config import PredictorConfig
@@ -28,28 +28,32 @@ class _Layer(nn.Module):
     def __init__(self, config: PredictorConfig) -> None:
         super().__init__()
         size, heads = config.hidden, (config.heads, config.kv_heads, config.head_dim)
-        self.self_attn = SelfAttention(0, size, *heads, eps=config.eps, bias=config.bias)
-        self.mlp = Mlp(size, config.inner)
+        self.self_attn = SelfAttention(0, size, *heads, eps=config.eps, bias=config.bias, turned=True)
+        self.mlp = Mlp(size, config.inner, turned=True)
         self.input_layernorm = RmsNorm(size, config.eps)
         self.post_attention_layernorm = RmsNorm(size, config.eps)
 
     def forward(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
-        """x [rows, new, hidden] at positions [start, start + new); held [2, rows, kv heads, groups, head dim]."""
+        """x [rows, new, hidden] at positions [start, start + new); held [2, rows, groups, kv heads, head dim]."""
         x = x + self._attend(self.input_layernorm(x), by, held, start)
         out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
     def _attend(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
-        end = start + x.shape[1]
-        q, k, v = (part.transpose(1, 2) for part in self.self_attn.project(x, by))
-        held[0, :, :, start:end] = k
-        held[1, :, :, start:end] = v
-        keys, values = held[0, :, :, :end], held[1, :, :, :end]
-        shared = q.shape[1] != k.shape[1]
+        rows, new = x.shape[:2]
+        end = start + new
+        q, k, v = self.self_attn.project(x, by)
+        held[0, :, start:end] = k
+        held[1, :, start:end] = v
+        keys, values = held[0, :, :end].transpose(1, 2), held[1, :, :end].transpose(1, 2)
+        if new == 1:  # the heads that share a key head are rows of one product: no key is repeated, nothing is masked
+            grouped = q.view(rows, k.shape[2], -1, q.shape[3])
+            mixed = F.scaled_dot_product_attention(grouped, keys, values)
+            return self.self_attn.out(mixed.reshape(rows, 1, -1))
         # The only step of several positions is the first, where nothing is held yet.
-        mixed = F.scaled_dot_product_attention(q, keys, values, is_causal=end - start > 1, enable_gqa=shared)
-        out: torch.Tensor = self.self_attn.o_proj(mixed.transpose(1, 2).flatten(2))
-        return out
+        shared = q.shape[2] != k.shape[2]
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, is_causal=True, enable_gqa=shared)
+        return self.self_attn.out(mixed.transpose(1, 2).flatten(2))
 
 
 class _Model(nn.Module):
@@ -72,6 +76,7 @@ class CodePredictor(nn.Module):
         self.lm_head = nn.ModuleList(
             nn.Linear(config.hidden, config.vocabulary, bias=False) for _ in range(config.groups - 1)
         )
+        self._heads = [Stacked(head, turned=True) for head in self.lm_head]
 
     def forward(
         self, hidden: torch.Tensor, first: torch.Tensor, numbers: torch.Tensor | None
@@ -81,10 +86,10 @@ class CodePredictor(nn.Module):
         ``numbers`` [rows, groups - 1] in [0, 1) draw the codes, 0 takes the most likely one; None: all are greedy.
         Returns the codes int64 [rows, groups - 1] and the sum of their embeddings [rows, size]."""
         c = self.config
-        held = hidden.new_empty(c.layers, 2, len(hidden), c.kv_heads, c.groups, c.head_dim)
+        held = hidden.new_empty(c.layers, 2, len(hidden), c.groups, c.kv_heads, c.head_dim)
         x, start = torch.stack((hidden, first), 1), 0
         codes, total = [], torch.zeros_like(first)
-        for group, head in enumerate(self.lm_head):
+        for group, head in enumerate(self._heads):
             by = _turns(c, start, start + x.shape[1], x.device, x.dtype)
             start += x.shape[1]
             for layer, cached in zip(self.model.layers, held, strict=True):
