@@ -1,14 +1,20 @@
 """Our own voice, taken out of a caller's microphone. What we play is known: it is the canceller's far end.
 
     Play ------> played --> reference, one stretch of it for each stretch of microphone
-    microphone -> heard --> WebRTC's audio processing module (AEC3) --> AudioIn
+    microphone -> heard -+> WebRTC's audio processing module (AEC3) -+> AudioIn
+                         +> a linear filter ------------------------+
 
 AEC3 finds delays up to about half a second by itself, counted from when it was given the reference. Two things lie
 between and are taken care of here: audio goes out ahead of its time, in pieces, so the reference is fed at the
 microphone's pace; and a phone's way can be longer than that, so the delay is estimated (the lag at which the levels of
-the two signals go together best) and the reference held back by most of it. Where there can't be any echo, or what
-begins is not like one, what they send is passed on as it is (`echo_lags`, `echo_onset`); and while the line is still to
-be learned, what begins like our own words is silence.
+the two signals go together best) and the reference held back by most of it.
+
+AEC3 takes down whoever speaks over us with our echo: half of their frames by 7 dB or more at -6 to -12 dB of echo, one
+in ten by 35. So while somebody speaks, what a linear filter leaves is passed on instead: their voice as it was, and a
+little of ours (`echo_linear`, `echo_speech`). While nobody does, the one of the two that lets less through.
+
+Where there can't be any echo, or what begins is not like one, what they send is passed on as it is (`echo_lags`,
+`echo_onset`); and while the line is still to be learned, what begins like our own words is silence.
 
 The module is the ``livekit`` package's (Apache-2.0): WebRTC's own canceller with no server behind it; there is no other
 kept wheel of it. Nothing is loaded before the first call that needs it.
@@ -24,9 +30,11 @@ import numpy as np
 
 from models.base import Pcm, Spec
 from realtime.events import AudioIn, Effect, Flush, Input, Pcm16, Play, Send
-from realtime.pcm import to_float
+from realtime.pcm import to_float, to_int16
 from transport.echo_lags import EchoLags
+from transport.echo_linear import LinearEcho
 from transport.echo_onset import KEPT, Onset
+from transport.echo_speech import Speech
 from transport.media import Resampler
 
 RATE_HZ = 16_000
@@ -72,12 +80,14 @@ class EchoCanceller:
         self._delay = DelayEstimator()
         self._lags = EchoLags(round(LONGEST_S * 100))
         self._onset = Onset(RATE_HZ)
+        self._linear = LinearEcho(round(LONGEST_S * RATE_HZ))
+        self._speech = Speech(RATE_HZ)
         self._told_ms = -1
 
     @property
     def delay_s(self) -> float | None:
         """From giving audio to a transport to its echo, as estimated; None: not known (there may be none)."""
-        return self._delay.delay_s
+        return self._linear.delay_s or self._delay.delay_s
 
     def played(self, pcm: Pcm16) -> None:
         """Given to the loudspeaker: int16 [n] at the output rate."""
@@ -109,10 +119,13 @@ class EchoCanceller:
         self._delay.push(live, near)
         if self._delay.seen is not None:
             self._lags.found(self._delay.seen)
+        if self._linear.sure:
+            self._lags.found(round(self._linear.delay_s * 100))
         ours = self._lags.push(_power(live), _power(near))
         theirs = self._onset.push(near, self._lags.sounds, self._lags.lags, self._far.past)
         known = self._delay.delay_s is not None or self._delay.seen is not None
-        delay_s = self._delay.delay_s or 0.0
+        left, speaks = self._filter(live, near)
+        delay_s = self.delay_s or 0.0
         held_s = delay_s - MARGIN_S if delay_s > SHORT_S else 0.0
         self._apm.process_reverse_stream(self._wrap(self._far.delayed(round(held_s * 100))))
         if (rest_ms := round(1000 * (delay_s - held_s))) != self._told_ms:
@@ -122,9 +135,20 @@ class EchoCanceller:
         self._apm.process_stream(frame)
         if not ours or (theirs and not known):
             return near
-        if self._onset.alike and not known:
+        if self._onset.alike and not (known and self._linear.begun):
             return np.zeros_like(near)
-        return np.frombuffer(frame.data, np.int16)
+        clean, less = np.frombuffer(frame.data, np.int16), to_int16(left)
+        if speaks or (self._linear.settled and _power(less) < _power(clean)):
+            return less
+        return clean
+
+    def _filter(self, live: Pcm16, near: Pcm16) -> tuple[Pcm, bool]:
+        """What the linear filter leaves of the frame, and whether somebody speaks in it."""
+        if self._delay.delay_s is not None:
+            self._linear.found(round(self._delay.delay_s * RATE_HZ))
+        left = self._linear.push(live, near, self._far.broke)
+        speaks = self._speech.push(left, self._linear.predicted, self._linear.settled)
+        return np.asarray(left, np.float32), speaks
 
     def _wrap(self, pcm: Pcm16):  # type: ignore[no-untyped-def]  # livekit's, loaded late
         return self._frame(bytearray(pcm.tobytes()), RATE_HZ, 1, FRAME)
@@ -173,6 +197,9 @@ class Reference:
         """What was taken, newest last."""
         self.paused = False
         """Nothing is taken of what waits: an echo that comes after a pause comes as late as one before it."""
+        self._whole = False
+        self.broke = False
+        """The latest frame began after a silence of ours: its echo may come a little earlier or later than before."""
 
     def push(self, pcm: Pcm16) -> None:
         self._waiting = np.concatenate([self._waiting, pcm])
@@ -187,6 +214,8 @@ class Reference:
         frame, self._waiting = self._waiting[:size], self._waiting[size:]
         whole = np.zeros(FRAME, np.int16)
         whole[: len(frame)] = frame
+        self.broke = len(frame) > 0 and not self._whole
+        self._whole = len(frame) == FRAME
         self.past.append(whole)
         return whole
 
