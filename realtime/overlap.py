@@ -4,8 +4,8 @@ A cough, an "uh-huh", our own echo and people in the background are one thing, s
 After ``hold_after_ms`` of speech the reply is held, with all its state. Then, whichever comes first:
 
     words that are more than listening noises and not what we just said, and that were made out twice or are all they
-    said; one alone if it is all, and a `TAKERS` or hardly anything of the reply was
-    heard yet                                                                           -> an interruption
+    said; one alone, or from less than `WORDS_MS` of voice, if it is all and a `TAKERS`,
+    or hardly anything of the reply was heard yet                                       -> an interruption
     no words known, and ``interrupt_after_ms`` of speech                                -> an interruption
     listening noises, one word or a noise, and ``noise_after_ms`` of speech             -> an interruption
     they are silent for ``settled_ms``, and all words are known and nothing             -> it was nothing
@@ -45,6 +45,8 @@ SURE_WORDS = 2
 taken for another."""
 SURE_OF_NOISE = 3
 """...or so many, if it sounds like a cough."""
+WORDS_MS = 240.0
+"""Nobody says two words with less voice than that: a syllable takes 120 ms, even of those who speak fast."""
 QUIET_MS = 40.0
 """A shorter silence may be a moment in which the voice detector wasn't sure."""
 FRESH_MS = 160.0
@@ -131,7 +133,8 @@ def judge(rules: OverlapRules, over: Over) -> Event | None:
     words = [word for word in (known if over.whole else known[: over.steady]) if word not in BACKCHANNELS]
     listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
     alone = over.whole and (over.unheard or bool(TAKERS & set(words)))
-    few = len(words) < (SURE_OF_NOISE if over.noisy else SURE_WORDS) and not (words and alone)
+    enough = SURE_OF_NOISE if over.noisy else SURE_WORDS
+    few = (len(words) < enough or over.heard_ms < WORDS_MS) and not (words and alone)
     nothing = over.faint or listening or (few and (over.noisy or (over.whole and over.silence_ms > 0)))
     if not nothing and not few and (over.silence_ms >= rules.settled_ms or not over.whole):
         return Event.BARGE

@@ -22,6 +22,9 @@ RULES = OverlapRules()
         # words while they speak on
         (Over(300, 0, held=True, words="and the"), Event.BARGE),
         (Over(300, 0, held=True, words="and the", steady=1), None),  # made out once: they may change yet
+        (Over(240, 0, held=True, words="and the", heard_ms=200), None),  # that is no time for two words
+        (Over(240, 120, held=True, words="and the", heard_ms=200, whole=True), Event.FALSE_ALARM),
+        (Over(240, 120, held=True, words="no no", heard_ms=200, whole=True), Event.BARGE),
         (Over(300, 0, held=True, words="and"), None),  # the first piece of a word is often taken for another
         (Over(300, 0, held=True, words="what uh"), None),  # one word and a listening noise
         (Over(300, 0, held=True, words="stop"), None),  # of "stopping", perhaps; they are held meanwhile
