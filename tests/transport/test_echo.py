@@ -8,6 +8,7 @@ import pytest
 from models.base import Pcm, Spec
 from realtime.events import AudioIn, Flush, Play, Send, Wake
 from realtime.pcm import to_int16
+from tests.transport.echo_sounds import level_db, room, voice
 from transport.echo import FRAME, RATE_HZ, DelayEstimator, EchoCanceller, EchoGuard, Reference
 
 OUT_HZ = 24_000
@@ -22,10 +23,6 @@ def speech(seconds: float, seed: int, rate_hz: int) -> Pcm:
     beats = np.repeat(rng.uniform(0, 1, len(lengths)) > 0.4, lengths)[: int(seconds * rate_hz)]
     smooth = np.convolve(beats, np.hanning(rate_hz // 50) / (rate_hz // 100), "same")
     return np.asarray(rng.normal(0, 0.1, int(seconds * rate_hz)) * smooth, np.float32)
-
-
-def level_db(pcm: Pcm) -> float:
-    return float(10 * np.log10(np.mean(pcm.astype(np.float64) ** 2) + 1e-12))
 
 
 def delayed(pcm: Pcm, delay_s: float, gain: float) -> Pcm:
@@ -67,6 +64,28 @@ def test_their_voice_comes_through_over_ours() -> None:
     _, clean = call(far, delayed(far, 0.1, 0.2) + near)
     assert level_db(clean[5 * RATE_HZ :]) > level_db(near[5 * RATE_HZ :]) - 6
     assert level_db(clean[3 * RATE_HZ : 5 * RATE_HZ]) < -50
+
+
+@pytest.mark.parametrize("delay_s", [0.1, 0.8])
+def test_who_speaks_over_a_loud_echo_is_not_taken_down(delay_s: float) -> None:
+    """At -6 dB: AEC3 alone takes half of their frames down by 5 dB and more."""
+    far, theirs = voice(9, 20), 0.5 * voice(9, 21)
+    theirs[: 5 * RATE_HZ] = 0
+    echo = np.convolve(delayed(far, delay_s, 1.0), room(20, -6))[: len(far)].astype(np.float32)
+    _, clean = call(far, echo + theirs)
+    loud = [
+        at for at in range(5 * RATE_HZ + 3200, len(clean) - FRAME, FRAME) if level_db(theirs[at : at + FRAME]) > -40
+    ]
+    down = [level_db(theirs[at : at + FRAME]) - level_db(clean[at : at + FRAME]) for at in loud]
+    assert np.median(down) < 1
+    assert level_db(clean[4 * RATE_HZ : 5 * RATE_HZ]) < -50
+
+
+def test_where_nothing_comes_back_what_they_send_is_as_it_was_bit_for_bit() -> None:
+    far, theirs = voice(6, 22), 0.5 * voice(6, 23)
+    theirs[: 4 * RATE_HZ] = 0
+    _, clean = call(far, theirs)
+    assert np.array_equal(to_int16(clean[4 * RATE_HZ :]), to_int16(theirs[4 * RATE_HZ :]))
 
 
 def test_chunks_of_any_size_lose_nothing() -> None:
