@@ -9,6 +9,7 @@ same story again up to there with nobody cutting in: replies don't depend on whe
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import soxr
@@ -49,7 +50,7 @@ class ModelEngine:
         self._step_s: float | None = None
         self._made: dict[str, list[EngineOutput]] = {}
         self._reply: Reply | None = None
-        self._spoken: dict[str, Spoken] | None = None
+        self._ended = False
 
     def next_s(self) -> float | None:
         times = [at_s for at_s, _ in self._later[:1]] + ([] if self._step_s is None else [self._step_s])
@@ -75,26 +76,13 @@ class ModelEngine:
 
     def spoken(self, key: str) -> Spoken | None:
         """The first call ends the conversation."""
-        if self._spoken is None:
+        if not self._ended:
+            self._ended = True
             hang_up(self._engine, self._log)
-            self._spoken = {
-                key: as_spoken(made, self.spec.output_rate_hz)
-                for key, made in self._made.items()
-                if isinstance(made[-1], Finished)
-            }
-            self._spoken |= retold(self._model, self._log[: self._told()])
-        return self._spoken.get(key)
-
-    def _told(self) -> int:
-        """Commands up to the last that cut a reply before it was made."""
-        assert self._spoken is not None, "those that were made are known"
-        told, key = 0, ""
-        for place, command in enumerate(self._log):
-            if isinstance(command, Reply):
-                key = command.key
-            elif isinstance(command, Cancel) and command.keep_tokens and key not in self._spoken:
-                told = place + 1
-        return told
+        made = self._made.get(key, [])
+        if made and isinstance(made[-1], Finished):
+            return as_spoken(made, self.spec.output_rate_hz)
+        return retold(self._model, self._log, key)
 
     def _clock(self) -> float:
         return self._at_s + time.process_time() - self._began_s
@@ -106,28 +94,34 @@ class ModelEngine:
             self._made.setdefault(reply.key, []).append(output)
 
 
-def retold(model: Model, log: list[EngineCommand]) -> dict[str, Spoken]:
-    """Every reply that was more than a wrong guess, whole, by its key. Afterwards nothing is held."""
-    whole: dict[str, Spoken] = {}
+def retold(model: Model, log: list[EngineCommand], key: str) -> Spoken | None:
+    """Reply ``key``, whole; None: nobody asked for it, or only as a wrong guess. Afterwards nothing is held."""
+    if not any(isinstance(command, Reply) and command.key == key for command in log):
+        return None
     heard: list[EngineOutput] = []
     now = 0.0
     engine = Engine(model, deliver=heard.append, clock=lambda: now)
+    found: Spoken | None = None
     for place, command in enumerate(log):
         if isinstance(command, Transcribe | Overhear | Playout):
             continue
-        ends = next((later for later in log[place + 1 :] if isinstance(later, Cancel | Reply)), None)
-        if isinstance(command, Reply) and isinstance(ends, Cancel) and not ends.keep_tokens:
-            continue
         if isinstance(command, Cancel) and not command.keep_tokens:
-            continue  # of a reply that was left out
+            continue  # of a reply that is left out here
+        if isinstance(command, Reply):
+            ends = next((later for later in log[place + 1 :] if isinstance(later, Cancel | Reply)), None)
+            if isinstance(ends, Cancel) and not ends.keep_tokens:
+                continue
+            if isinstance(ends, Cancel) and command.key != key:  # of others, the story needs what was kept
+                command = replace(command, max_tokens=ends.keep_tokens)
         heard.clear()
         engine.submit(command)
         while (at_s := engine.step(now)) is not None:
             now = max(now, at_s)
-        if isinstance(command, Reply):
-            whole[command.key] = as_spoken(heard, model.spec.output_rate_hz)
+        if isinstance(command, Reply) and command.key == key:
+            found = as_spoken(heard, model.spec.output_rate_hz)
+            break
     hang_up(engine, log)
-    return whole
+    return found
 
 
 def hang_up(engine: Engine, log: list[EngineCommand]) -> None:

@@ -25,7 +25,8 @@ SHORTEST_MS = 200.0
 LEARNED_PAUSES = 16
 ENOUGH_PAUSES = 3
 FINISHED_FACTOR, UNFINISHED_FACTOR = 0.4, 4.0
-SURE = 0.7
+OPEN, SURE = 0.4, 0.7
+"""Judged so or less, they are in the middle of something; so or more, they are done."""
 
 
 class EndOfTurn(Protocol):
@@ -57,12 +58,20 @@ NUMBERS = word_set(
     """zero oh one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
     seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand point"""
 )
+CONTINUES = word_set("a an the and or but of to my your his her our their um uh er erm")
+"""Of those, the words that no turn ends with, whatever a model thinks: "how much is that" ends with another."""
+CONTINUED = 0.2
+"""How far they are believed to be done after such a word, at most."""
 _WORD = re.compile(r"[\w']+")
 
 
 def model_ends_turn(text: str, own: float | None = None) -> float | None:
-    """The model's own opinion, where it has one; else as `words_end_turn`."""
-    return words_end_turn(text) if own is None else own
+    """The model's own opinion, where it has one, unless they stopped at a word that needs another; else as
+    `words_end_turn`."""
+    if own is None:
+        return words_end_turn(text)
+    words = _WORD.findall(text.lower())
+    return min(own, CONTINUED) if words and words[-1] in CONTINUES else own
 
 
 def words_end_turn(text: str, own: float | None = None) -> float | None:
@@ -111,11 +120,13 @@ class Endpointer:
         return self._by_judgement(sum(known) / len(known), base) if known else base
 
     def _by_judgement(self, done: float, base: float) -> float:
-        """From ``base`` where it is open down to a moment where they are surely done, up where they surely aren't."""
+        """From ``base`` where it is open down to a moment where they are surely done, up where they surely aren't.
+        There, short pauses, which anybody makes within a sentence, are no reason to wait less."""
+        eagerness = self._turn.eagerness
         shortest = max(SHORTEST_MS, FINISHED_FACTOR * base)
-        longest = min(UNFINISHED_FACTOR * base, LONGEST_MS[self._turn.eagerness])
-        done = min(max(done, 1 - SURE), SURE)
-        return float(np.interp(done, (1 - SURE, 0.5, SURE), (longest, base, shortest)))
+        longest = min(UNFINISHED_FACTOR * max(base, BASE_MS[eagerness]), LONGEST_MS[eagerness])
+        done = min(max(done, OPEN), SURE)
+        return float(np.interp(done, (OPEN, 0.5, SURE), (longest, base, shortest)))
 
     def _learned(self, base: float) -> float:
         """A fifth more than nine in ten of their own pauses, between half and twice what was asked for."""

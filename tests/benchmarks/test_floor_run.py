@@ -28,8 +28,8 @@ def aligner() -> Aligner:
     return Aligner()
 
 
-def talk(*exchanges: Exchange, pauses: bool = True, echo: tuple[float, float] | None = None) -> Talk:
-    return Talk(Speaker("flite", "rms", 1.0, 0.5), exchanges, pauses, 7, echo)
+def talk(*exchanges: Exchange, echo: tuple[float, float] | None = None) -> Talk:
+    return Talk(Speaker("flite", "rms", 1.0, 0.5), exchanges, True, 7, echo)
 
 
 def asked(kind: str, over: str = "", at: float = 0.3, *, others_after: bool = False) -> Exchange:
@@ -41,10 +41,8 @@ def hears(over: str = "") -> Callable[[Pcm], str]:
     return lambda pcm: ASKED + "?" if len(pcm) > 1.6 * RATE_HZ else over
 
 
-def outcomes(
-    aligner: Aligner, setup: Setup, ear: Callable[[Pcm], str], *exchanges: Exchange, **line: bool
-) -> Sequence[Outcome]:
-    return run(talk(*exchanges, **line), setup, FloorEngine(ear), aligner)
+def outcomes(aligner: Aligner, setup: Setup, ear: Callable[[Pcm], str], *exchanges: Exchange) -> Sequence[Outcome]:
+    return run(talk(*exchanges), setup, FloorEngine(ear), aligner)
 
 
 def hesitating(pause_s: float) -> Exchange:
@@ -59,6 +57,7 @@ def test_a_turn_that_was_decided_before_its_end_is_premature(aligner: Aligner) -
     assert long.premature
     for outcome in (short, long):  # the last decision is the one that is timed
         assert outcome.eot_delay_s == pytest.approx(0.5, abs=0.08)
+        assert outcome.eot_delay_s is not None
         assert outcome.e2e_s is not None
         assert outcome.mouth_to_ear_s is not None
         assert outcome.eot_delay_s < outcome.e2e_s < outcome.mouth_to_ear_s

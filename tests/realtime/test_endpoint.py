@@ -52,6 +52,21 @@ def test_the_models_own_opinion_counts_where_it_has_one() -> None:
     assert Endpointer(SEMANTIC, None).wait_ms(done, own=0.05) == Endpointer(SEMANTIC, None).wait_ms(None)
 
 
+@pytest.mark.parametrize("text", ["A ticket to?", "To Leeds and.", "When is the."])
+def test_no_turn_ends_with_a_word_that_needs_another_whatever_the_model_thinks(text: str) -> None:
+    endpointer = Endpointer(SEMANTIC)
+    assert endpointer.wait_ms(text, own=0.9) == endpointer.wait_ms("Anything.", own=0.0)
+    assert endpointer.wait_ms("How much is that?", own=0.9) == endpointer.wait_ms("Anything.", own=1.0)
+
+
+def test_short_pauses_shorten_no_wait_in_the_middle_of_a_sentence() -> None:
+    usual, quick = Endpointer(SEMANTIC), Endpointer(SEMANTIC)
+    for _ in range(16):
+        quick.resumed(150)
+    assert quick.wait_ms("So.", own=0.0) == usual.wait_ms("So.", own=0.0)
+    assert quick.wait_ms("So.", own=0.5) < usual.wait_ms("So.", own=0.5)
+
+
 def test_silence_alone_where_nobody_judges() -> None:
     endpointer = Endpointer(SEMANTIC, None)
     assert not endpointer.wants_words
