@@ -81,6 +81,15 @@ def test_who_speaks_over_a_loud_echo_is_not_taken_down(delay_s: float) -> None:
     assert level_db(clean[4 * RATE_HZ : 5 * RATE_HZ]) < -50
 
 
+def test_a_loudspeaker_that_distorts_is_not_taken_for_them() -> None:
+    far = voice(9, 24)
+    loud = float(np.std(far))
+    played = np.asarray(np.tanh(far / loud / 1.5) * loud * 1.5, np.float32)
+    echo = np.convolve(delayed(played, 0.1, 1.0), room(24, -6))[: len(far)].astype(np.float32)
+    _, clean = call(far, echo)
+    assert level_db(clean[4 * RATE_HZ :]) < level_db(echo[4 * RATE_HZ :]) - 20
+
+
 def test_where_nothing_comes_back_what_they_send_is_as_it_was_bit_for_bit() -> None:
     far, theirs = voice(6, 22), 0.5 * voice(6, 23)
     theirs[: 4 * RATE_HZ] = 0
