@@ -24,6 +24,11 @@ def long_winded(cache: Sequence[int], base: int, sampling: Sampling) -> int:
     return 10 + digest(list(cache)) % 80 if len(cache) - base < LONG else EOS
 
 
+def unhurried(cache: Sequence[int], base: int, sampling: Sampling) -> int:
+    """Replies of fifteen words: in so many tones no other order of them is found by chance."""
+    return 10 + digest(list(cache)) % 80 if len(cache) - base < 15 else EOS
+
+
 def inquisitive(cache: Sequence[int], base: int, sampling: Sampling) -> int:
     """Calls look_up({"word": [42]}) first, and speaks once it has been told. Asked what was said, it tells words: to
     hear none would be to take every protest for a cough."""
@@ -56,8 +61,9 @@ def replies_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, np.ndarr
         yield made
 
 
-def alike(played: np.ndarray, played_hz: int, made: np.ndarray, made_hz: int) -> float:
-    """How much of ``made`` is in ``played``, in its order: each codec frame of the toy is one tone, and is looked for.
+def alike(played: np.ndarray, played_hz: int, made: np.ndarray, made_hz: int, within_s: float | None = None) -> float:
+    """How much of ``made`` is in ``played``, in its order: each codec frame of the toy is one tone, and is looked for,
+    in any ``within_s`` seconds or in all of it: the more is looked through, the more is found that isn't there.
 
     The mean cosine of the spectra, 0 to 1. What is played may have gaps and stretches: a jitter buffer makes them, and
     a machine that stalls."""
@@ -67,10 +73,18 @@ def alike(played: np.ndarray, played_hz: int, made: np.ndarray, made_hz: int) ->
     ours = np.array([_spectrum(middle, made_hz) for middle in middles])
     ours = ours[ours.any(1)]  # the others lie where a telephone would not hear them
     theirs = np.array([_spectrum(window, played_hz) for window in windows])
-    best = np.zeros(len(theirs))  # of everything up to this tone, ending at or before each window
-    for row in ours @ theirs.T:
+    likeness = ours @ theirs.T
+    reach = len(theirs) if within_s is None else round(within_s * 50)
+    starts = range(0, max(1, len(theirs) - reach + 1), 10)
+    return max(_in_order(likeness[:, start : start + reach]) for start in starts) / len(ours)
+
+
+def _in_order(likeness: np.ndarray) -> float:
+    """The most that windows give to tones, float [tones, windows], where neither goes back."""
+    best = np.zeros(likeness.shape[1])  # of everything up to this tone, ending at or before each window
+    for row in likeness:
         best = np.maximum.accumulate(np.concatenate([[0.0], best[:-1]]) + row)
-    return float(best[-1] / len(ours))
+    return float(best[-1])
 
 
 def _spectrum(pcm: np.ndarray, rate_hz: int) -> np.ndarray:
