@@ -3,7 +3,7 @@
 # transformers, safetensors and (better) triton; no network, nothing of ours installed, no flash-attn needed.
 #
 #   benchmarks/gpu.sh [--json FILE] [--weights int8]     the 30B-A3B shapes: a card with 80 GB (int8: 48 GB)
-#   benchmarks/gpu.sh --budget-s 260                     what does not fit into so many seconds is skipped
+#   benchmarks/gpu.sh --budget-s 260                     what does not fit into so many seconds (530) is skipped
 #   benchmarks/gpu.sh --cpu-smoke                        the same steps on a CPU with tiny shapes: do they run?
 set -eu
 cd "$(dirname "$0")/.."

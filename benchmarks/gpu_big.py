@@ -84,6 +84,31 @@ def big(plan: Plan, folder: Path, sections: Sections, ready: Callable[[], None])
     sections.run(f"kernels@{plan.most}", 12.0, lambda: kernels(model, plan, plan.most))
 
 
+def eight_bits(plan: Plan, folder: Path, sections: Sections) -> None:
+    """One frame in lockstep with the thinker's experts in eight bits, beside its floor; ``plan.weights`` says which."""
+    kind, held = plan.weights, list[Model]()
+
+    def load() -> Figures:
+        held.append(random_model(folder, SIZES[plan.sizes], _options(plan)))
+        synchronize(plan.device)
+        return _memory(plan.device, f"load_gib_{kind}")
+
+    if not sections.run(f"load_{kind}", 45.0, load) or not sections.run(f"warm-up_{kind}", 10.0, _warmed(held, plan)):
+        return
+    bytes_per_s = _bandwidth(plan.device)
+    for callers in plan.callers:
+
+        def once(callers: int = callers) -> Figures:
+            found = _lockstep_and_floors(held[0], plan, callers, bytes_per_s)
+            return {key.replace("@", f"_{kind}@"): value for key, value in found.items()}
+
+        sections.run(f"lockstep_{kind}@{callers}", 6.0, once)
+
+
+def _warmed(held: list[Model], plan: Plan) -> Callable[[], Figures]:
+    return lambda: _warm_up(held[0], plan)
+
+
 def _options(plan: Plan) -> LoadOptions:
     return LoadOptions(
         device=plan.device,

@@ -60,7 +60,8 @@ def watched(model: Model) -> Iterator[Margins]:
 
     def searching(edges: torch.Tensor, numbers: torch.Tensor, **how: Any) -> torch.Tensor:
         chosen = search(edges, numbers, **how)
-        drawn.append(draw_margin(edges, numbers, chosen))
+        if edges.is_floating_point():  # the experts look among whole numbers, and draw nothing
+            drawn.append(draw_margin(edges, numbers, chosen))
         return chosen
 
     def choosing(logits: torch.Tensor, *how: Any, **more: Any) -> torch.Tensor:

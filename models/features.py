@@ -65,9 +65,11 @@ class LogMel:
             return 0
         return clip.samples // self.hop if clip.closed else (clip.samples - half) // self.hop + 1
 
-    def advance(self, clip: Clip) -> tuple[Clip, torch.Tensor]:
-        """Makes the raw frames that are ready: the clip after it and float32 [bins, new frames]."""
-        ready = self.ready(clip)
+    def advance(self, clip: Clip, most: int | None = None) -> tuple[Clip, torch.Tensor]:
+        """Makes the raw frames that are ready, up to frame ``most`` of the clip: the clip after it and float32
+        [bins, new frames]."""
+        whole = self.ready(clip)
+        ready = whole if most is None else min(whole, most)
         if ready <= clip.frames:
             return clip, torch.empty(self.bins, 0)
         half = self.fft // 2
@@ -79,7 +81,7 @@ class LogMel:
         raw = self._raw(torch.from_numpy(padded[offset : offset + end - begin]))
         # From the next frame's left edge, and far enough back for a reflection at a clip that ends before it.
         keep = ready * self.hop - half - self.fft
-        kept = (tail[max(0, keep - first) :].copy(),) if not clip.closed else ()
+        kept = () if clip.closed and ready == whole else (tail[max(0, keep - first) :].copy(),)
         return replace(clip, frames=ready, maximum=max(clip.maximum, float(raw.max())), tail=kept), raw
 
     def _raw(self, pcm: torch.Tensor) -> torch.Tensor:

@@ -275,7 +275,8 @@ class Engine:
         tokens = self._units.run(batch, self._clock)
         ended_s = self._clock()
         self._counters.unit(batch.stage, len(batch.slots), ended_s - began_s)
-        self._costs.learn(batch.stage, ended_s - began_s, tokens, len(batch.slots))
+        if batch.stage is not Stage.ENCODE or batch.rank is not Rank.LISTEN:  # a second's work ahead tells nothing
+            self._costs.learn(batch.stage, ended_s - began_s, tokens, len(batch.slots))
         if batch.rank is Rank.REPLY:
             self._load.add(ended_s - began_s, ended_s)
         for slot, owner in list(self._owners.items()):

@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from models.nn.attention import Batch, Windows, attend
+from models.nn.layers import Stacked
 from models.qwen3_omni.config import AudioConfig
 
 
@@ -26,6 +27,8 @@ class MelWindow:
 
     features: torch.Tensor = field(repr=False)
     lone: bool = False
+    fronts: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+    """Of its first chunks, where they were made before: [chunk tokens, hidden] each."""
 
 
 class AudioTower(nn.Module):
@@ -74,24 +77,26 @@ class AudioTower(nn.Module):
         out: torch.Tensor = self.proj2(F.gelu(self.proj1(self.ln_post(x))))
         return out
 
-    def _convolve(self, windows: Sequence[MelWindow]) -> list[torch.Tensor]:
-        """[tokens, hidden] for each window. Chunks of 100 frames, padded ones too, are a batch; lone ones go alone."""
-        size = self.config.chunk_frames
+    def fronts(self, chunks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """[chunk tokens, hidden] for each of several whole chunks [mel bins, chunk frames]. One by one on a CPU, where
+        that costs little, so that a front is the same to the bit whenever and with whomever it is made."""
         like = self.conv2d1.weight
-        whole: list[torch.Tensor] = []
-        for window in windows:
-            if not window.lone:
-                whole.extend(F.pad(c, (0, size - c.shape[1])) for c in torch.split(window.features, size, dim=1))
-        stacked = self._front(torch.stack(whole).to(like)) if whole else like.new_empty(0)
-        parts, next_chunk = [], 0
+        if like.is_cuda and chunks:
+            return list(self._front(torch.stack(tuple(chunks)).to(like)))
+        return [self._front(chunk[None].to(like))[0] for chunk in chunks]
+
+    def _convolve(self, windows: Sequence[MelWindow]) -> list[torch.Tensor]:
+        """[tokens, hidden] for each window. A clip's last chunk is padded; lone ones are not."""
+        size = self.config.chunk_frames
+        parts = []
         for window in windows:
             frames = window.features.shape[1]
             if window.lone:
-                parts.append(self._front(window.features[None].to(like))[0])
+                parts.append(self._front(window.features[None].to(self.conv2d1.weight))[0])
                 continue
-            count = math.ceil(frames / size)
-            parts.append(stacked[next_chunk : next_chunk + count].flatten(0, 1)[: self.config.tokens(frames)])
-            next_chunk += count
+            rest = torch.split(window.features[:, size * len(window.fronts) :], size, dim=1)
+            padded = [F.pad(chunk, (0, size - chunk.shape[1])) for chunk in rest if chunk.shape[1]]
+            parts.append(torch.cat((*window.fronts, *self.fronts(padded)))[: self.config.tokens(frames)])
         return parts
 
     def _front(self, chunks: torch.Tensor) -> torch.Tensor:
@@ -112,9 +117,10 @@ class _Attention(nn.Module):
         self.k_proj = nn.Linear(hidden, hidden)
         self.v_proj = nn.Linear(hidden, hidden)
         self.out_proj = nn.Linear(hidden, hidden)
+        self._qkv = Stacked(self.q_proj, self.k_proj, self.v_proj)
 
     def forward(self, x: torch.Tensor, layout: Windows | Batch) -> torch.Tensor:
-        q, k, v = (p(x).view(len(x), self.heads, -1) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = self._qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
         out: torch.Tensor = self.out_proj(attend(q, k, v, layout).reshape(len(x), -1))
         return out
 

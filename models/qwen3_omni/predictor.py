@@ -73,10 +73,9 @@ class CodePredictor(nn.Module):
         super().__init__()
         self.config = config
         self.model = _Model(config)
-        self.lm_head = nn.ModuleList(
-            nn.Linear(config.hidden, config.vocabulary, bias=False) for _ in range(config.groups - 1)
-        )
-        self._heads = [Stacked(head, turned=True) for head in self.lm_head]
+        heads = [nn.Linear(config.hidden, config.vocabulary, bias=False) for _ in range(config.groups - 1)]
+        self.lm_head = nn.ModuleList(heads)
+        self._heads = [Stacked(head, turned=True) for head in heads]
 
     def forward(
         self, hidden: torch.Tensor, first: torch.Tensor, numbers: torch.Tensor | None

@@ -13,7 +13,8 @@ is that of a video which began with the stretch, with the grids that were not se
 place and its position. So the ``<|vision_start|>`` stands at the beginning of the stretch even when the camera comes
 later (the thinker then goes back to there and prefills what it had; audio is not encoded again).
 
-While a stretch is open only what is final is laid out: finished audio windows, and grids up to there.
+While a stretch is open only what is final is laid out: finished audio windows, and grids up to there. What can be
+made of the open window ahead is: mel frames, and what the audio tower's convolutions make of each whole chunk.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from models.base import InvalidPart, Pcm, Pixels
 from models.features import Clip, LogMel, clamped_apart, normalise
 from models.qwen3_omni import positions
 from models.qwen3_omni.audio import MelWindow
-from models.qwen3_omni.config import ThinkerConfig
+from models.qwen3_omni.config import AudioConfig, ThinkerConfig
 from models.qwen3_omni.positions import AudioSpan
 from models.qwen3_omni.vision import Grid
 
@@ -89,15 +90,35 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
+class Front:
+    """What the audio tower's convolutions made of a whole chunk, [tokens, hidden], with the clip's maximum being
+    ``maximum``. ``least`` is the chunk's smallest raw value."""
+
+    tokens: torch.Tensor = field(repr=False)
+    least: float
+    maximum: float
+
+    def outdated(self, maximum: float) -> bool:
+        """Does the chunk look different now?"""
+        return clamped_apart(self.least, self.maximum, maximum)
+
+
+@dataclass(frozen=True, eq=False)
 class Window:
     """Mel frames inside which the audio tower's attention stays. ``raw`` float32 [bins, frames], not normalised."""
 
     raw: torch.Tensor = field(repr=False)
     least: float
     """The smallest raw value: says whether a new maximum changes the window."""
+    fronts: tuple[Front, ...] = field(default=(), repr=False)
+    """Of its first chunks, until it is encoded."""
     tokens: torch.Tensor | None = field(default=None, repr=False)
     """[tokens, hidden], once encoded, with the clip's maximum being ``maximum``."""
     maximum: float = -math.inf
+
+    def chunk(self, number: int, size: int) -> torch.Tensor:
+        """[bins, size]: the raw frames of one of its whole chunks."""
+        return self.raw[:, number * size : (number + 1) * size]
 
     def outdated(self, maximum: float) -> bool:
         """Must it be encoded (again)?"""
@@ -137,37 +158,63 @@ class Stretch:
 
     # --- encoding
 
-    def unencoded(self, mel: LogMel, window_frames: int) -> bool:
-        """Would encoding bring something new? A closed stretch always does: its end."""
-        return self.closed or len(self.frames) > 1 or mel.ready(self.clip) // window_frames > self._encoded_windows()
+    def unencoded(self, mel: LogMel, chunk_frames: int) -> bool:
+        """Would encoding bring something new, or do something ahead? A closed stretch always does: its end."""
+        if self.closed or len(self.frames) > 1:
+            return True
+        return mel.ready(self.clip) // chunk_frames > self.clip.frames // chunk_frames
 
-    def _encoded_windows(self) -> int:
-        return sum(window.tokens is not None for window in self.windows)
-
-    def listen(self, mel: LogMel, window_frames: int) -> Stretch:
-        """Makes the mel frames that are ready and deals them out to windows."""
-        clip, raw = mel.advance(self.clip)
-        windows = list(self.windows)
-        while raw.shape[1]:
-            if windows and windows[-1].raw.shape[1] < window_frames:
+    def listen(self, mel: LogMel, config: AudioConfig) -> Stretch:
+        """Makes the mel frames that are ready and deals them out to windows. Chunk by chunk, the rest when it is
+        closed: so frames are the same to the bit whenever they are made."""
+        clip, windows = self.clip, list(self.windows)
+        ready = mel.ready(clip)
+        while clip.frames < ready:
+            most = clip.frames + config.chunk_frames
+            if most > ready and not clip.closed:
+                break
+            clip, raw = mel.advance(clip, most)
+            least = float(raw.min())
+            if windows and windows[-1].raw.shape[1] < config.window_frames:
                 old = windows.pop()
-                take = window_frames - old.raw.shape[1]
-                part = torch.cat((old.raw, raw[:, :take]), 1)
+                windows.append(replace(old, raw=torch.cat((old.raw, raw), 1), least=min(old.least, least)))
             else:
-                take = window_frames
-                part = raw[:, :take]
-            windows.append(Window(part, float(part.min())))
-            raw = raw[:, take:]
+                windows.append(Window(raw, least))
         return replace(self, clip=clip, windows=tuple(windows))
 
+    def front_jobs(self, config: AudioConfig) -> dict[tuple[int, int], torch.Tensor]:
+        """Whole chunks, of windows that were never encoded, whose front is to be made now: by window and chunk."""
+        size, maximum = config.chunk_frames, self.clip.maximum
+        found = {}
+        for number, window in enumerate(self.windows):
+            for chunk in range(0 if window.tokens is not None else window.raw.shape[1] // size):
+                if chunk >= len(window.fronts) or window.fronts[chunk].outdated(maximum):
+                    found[number, chunk] = normalise(window.chunk(chunk, size), maximum)
+        return found
+
+    def fronted(self, fronts: dict[tuple[int, int], torch.Tensor], config: AudioConfig) -> Stretch:
+        """The jobs' results put in."""
+        windows = list(self.windows)
+        for (number, chunk), tokens in fronts.items():
+            window = windows[number]
+            front = Front(tokens, float(window.chunk(chunk, config.chunk_frames).min()), self.clip.maximum)
+            kept = (*window.fronts[:chunk], front, *window.fronts[chunk + 1 :])
+            windows[number] = replace(window, fronts=kept)
+        return replace(self, windows=tuple(windows))
+
     def window_jobs(self, config: ThinkerConfig) -> dict[int, MelWindow]:
-        """Windows to encode now, by number: finished ones (all, once closed) that are new or look different."""
+        """Windows to encode now, by number: finished ones (all, once closed) that are new; with a new one also those
+        that look different by now."""
         lone = self.closed and self.clip.frames < config.audio.chunk_frames
-        return {
-            number: MelWindow(normalise(window.raw, self.clip.maximum), lone)
+        found = {
+            number: MelWindow(
+                normalise(window.raw, self.clip.maximum), lone, tuple(front.tokens for front in window.fronts)
+            )
             for number, window in enumerate(self.windows)
             if (self.closed or window.raw.shape[1] == config.audio.window_frames) and window.outdated(self.clip.maximum)
         }
+        new = self.closed or any(self.windows[number].tokens is None for number in found)
+        return found if new else {}
 
     def grid_jobs(self) -> list[tuple[float, list[Pixels]]]:
         """Pairs of frames to encode now, with the time of the first; the last may be alone once closed."""
@@ -178,7 +225,9 @@ class Stretch:
     def encoded(self, windows: dict[int, torch.Tensor], grids: list[tuple[float, Grid]]) -> Stretch:
         """The jobs' results put in."""
         kept = [
-            replace(window, tokens=windows[number], maximum=self.clip.maximum) if number in windows else window
+            replace(window, tokens=windows[number], maximum=self.clip.maximum, fronts=())
+            if number in windows
+            else window
             for number, window in enumerate(self.windows)
         ]
         used = min(len(self.frames), 2 * len(grids))
@@ -187,6 +236,7 @@ class Stretch:
     def held(self) -> dict[int, int]:
         """Bytes of samples, frames, mel and tokens that it keeps, by address."""
         tensors = [tensor for w in self.windows for tensor in (w.raw, w.tokens) if tensor is not None]
+        tensors += [front.tokens for w in self.windows for front in w.fronts]
         tensors += [tensor for _, grid in self.grids for tensor in (grid.tokens, *grid.deepstack)]
         stores = [tensor.untyped_storage() for tensor in tensors]
         found = {store.data_ptr(): store.nbytes() for store in stores}

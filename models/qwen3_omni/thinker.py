@@ -8,7 +8,8 @@ positions laid out so far (a chain of runs), how many of them are in the KV cach
 runs the decoder over laid-out positions that aren't in the cache. A mark keeps the state, a rollback puts it back, a
 fork shares it; the cache truncates or forks its table of pages accordingly (slot.py).
 
-Audio is exact: a window of the audio tower is encoded when it is finished, the last one when the stretch is final. When
+Audio is exact: a window of the audio tower is encoded when it is finished, the last one when the stretch is final; its
+mel frames and convolutions are made ahead, second by second, while they speak. When
 a louder sound raises the clamp of the log-mel, the finished windows that look different are encoded again, the cache
 goes back to the first of them, and the next ``Prefilled.start`` is there. The prompt of audio, camera and both
 together, also of a camera that comes on in mid-utterance, is defined in stretch.py. A stretch of under 201 samples has
@@ -199,7 +200,7 @@ class OmniThinker:
     # --- encoding
 
     def unencoded(self, slot: int) -> bool:
-        frames = self.config.audio.window_frames
+        frames = self.config.audio.chunk_frames
         return any(
             item.unencoded(self._mel, frames) if isinstance(item, Stretch) else isinstance(item, Picture)
             for item in self._slots[slot].state.backlog
@@ -207,7 +208,11 @@ class OmniThinker:
 
     @torch.inference_mode()
     def encode(self, slots: Sequence[int]) -> None:
-        work = [Backlog(self._slots[slot], self._mel, self.config) for slot in slots if self.unencoded(slot)]
+        ahead = self._hearing is None  # a replay takes windows whole
+        work = [Backlog(self._slots[slot], self._mel, self.config, ahead) for slot in slots if self.unencoded(slot)]
+        fronts = iter(self._net.audio_tower.fronts([chunk for backlog in work for chunk in backlog.chunks]))
+        for backlog in work:
+            backlog.fronted([next(fronts) for _ in backlog.chunks])
         windows = [window for backlog in work for window in backlog.windows]
         grids = [grid for backlog in work for grid in backlog.grids]
         hear = self._hearing or self._net.audio_tower
