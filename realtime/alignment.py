@@ -10,7 +10,8 @@ With the last, every piece of audio belongs to a word. Single pieces may be wron
 longest run of pieces whose words don't go back is believed, the others are not. Without it, characters are spread
 evenly over the audio, never beyond the bound: a guess, and marked so (``proportional``).
 
-Only whole words count as heard: of a word cut short, more than half must have been played.
+Only whole words count as heard: of a word cut short, more than half must have been played. A word whose end is not made
+yet is taken to be as long as its characters say, and one before a comma to end a little earlier than the next begins.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ WORD_SLACK = 0.35
 """Share of a word's characters that may be missing for it to count as heard, where they are spread evenly..."""
 PLAYED_SLACK = 0.5
 """...and of its time, where the talker tells which word it says."""
+PAUSES = ".,;:?!"
+PAUSE_S = 0.1
+"""Of the time of a word that one of these follows, so much is silence, though at most half."""
+PACE_CHARACTERS = 20
+"""How fast a reply is spoken is told by what was said of it, and by the usual pace as if for so much before it."""
 KNOWN_SHARE = 0.5
 """Share of the pieces of audio whose word must be known for the talker's word to count."""
 
@@ -106,12 +112,24 @@ class Alignment:
             runs[word] = (runs.get(word, (start, end))[0], end)
         kept = 0
         for word, (start, end) in runs.items():
-            if samples >= end - PLAYED_SLACK * (end - start) and (end < self.samples or self.complete):
+            if end == self.samples and not self.complete:  # the rest of it is still to be made
+                end = max(end, start + self._usual(word, start))
+            elif self.text[words[min(word, len(words) - 1)] - 1] in PAUSES:
+                end -= min((end - start) // 2, int(PAUSE_S * self.rate_hz))
+            if samples >= end - PLAYED_SLACK * (end - start):
                 kept = max(kept, word + 1)
             elif samples >= start:
                 kept = max(kept, word)
         end = words[min(kept, len(words)) - 1] if kept and words else 0
         return self._up_to(end, proportional=False)
+
+    def _usual(self, word: int, before: int) -> int:
+        """Samples that a word takes by its length, at the pace of the words ``before`` it, which took so many."""
+        ends = [0, *self._words()]
+        length = ends[min(word + 1, len(ends) - 1)] - ends[min(word, len(ends) - 1)]
+        said, least = ends[min(word, len(ends) - 1)], PACE_CHARACTERS
+        usual = self.rate_hz / CHARACTERS_PER_S
+        return int(length * (before + least * usual) / (said + least))
 
     def _words(self) -> list[int]:
         """Where each word ends, in characters; ascending."""
