@@ -132,7 +132,7 @@ def judge(rules: OverlapRules, over: Over) -> Event | None:
     known = words_of(over.words or "")
     words = [word for word in (known if over.whole else known[: over.steady]) if word not in BACKCHANNELS]
     listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
-    alone = over.whole and (over.unheard or bool(TAKERS & set(words)))
+    alone = over.whole and ((over.unheard and not over.noisy) or bool(TAKERS & set(words)))
     enough = SURE_OF_NOISE if over.noisy else SURE_WORDS
     few = (len(words) < enough or over.heard_ms < WORDS_MS) and not (words and alone)
     nothing = over.faint or listening or (few and (over.noisy or (over.whole and over.silence_ms > 0)))

@@ -44,6 +44,7 @@ RULES = OverlapRules()
         (Over(300, 120, held=True, words="what", whole=True), Event.FALSE_ALARM),  # as likely a cough
         (Over(300, 120, held=True, words="what", whole=True, unheard=True), Event.BARGE),  # they go on
         (Over(300, 120, held=True, words="mm", whole=True, unheard=True), Event.FALSE_ALARM),
+        (Over(300, 120, held=True, words="what", whole=True, unheard=True, noisy=True), Event.FALSE_ALARM),  # a cough
         (Over(620, 120, held=True, words="what", whole=True), Event.FALSE_ALARM),
         (Over(300, 40, held=True, words="uh-huh", whole=True), Event.LULL),
         (Over(300, 120, held=True, words="uh-huh", whole=True), Event.FALSE_ALARM),
