@@ -54,10 +54,10 @@ def thinker_ms(rows: int) -> float:
     return whole * between(THINKER_MS, PREFILL_ROWS) + (between(THINKER_MS, rest) if rest else 0.0)
 
 
-def encode_ms(windows: int) -> float:
-    """Milliseconds of ``windows`` windows, in as many replays as they need."""
+def encode_ms(windows: int, share: float = 1.0) -> float:
+    """Milliseconds of ``windows`` windows of that share of three seconds, in as many replays as they need."""
     sizes = [min(ENCODE_ROWS, windows - begin) for begin in range(0, windows, ENCODE_ROWS)]
-    return sum(2.7 + 1.4 * (1 << (size - 1).bit_length()) for size in sizes)
+    return sum(2.7 + 1.4 * share * (1 << (size - 1).bit_length()) for size in sizes)
 
 
 class CardClock:
@@ -74,7 +74,10 @@ class CardClock:
 
 
 class CardThinker(ToyThinker):
-    """Hears as the real one does in exact mode: a question of under eight seconds is encoded when it has ended."""
+    """Hears as the real one does: window by window, what is left when the question has ended. Eight seconds in exact
+    mode."""
+
+    window = 8 * 16_000
 
     def append(self, slot: int, part: Part) -> None:
         state = self.slots[slot]
@@ -82,10 +85,9 @@ class CardThinker(ToyThinker):
             super().append(slot, part)
             return
         pcm: Pcm = np.concatenate([state.remainder, part.pcm])
-        state.remainder = pcm
-        if part.final:
-            state.queue += [pcm[at : at + TOKEN_SAMPLES] for at in range(0, len(pcm), TOKEN_SAMPLES)]
-            state.remainder = pcm[:0]
+        end = len(pcm) if part.final else len(pcm) // self.window * self.window
+        state.queue += [pcm[at : min(at + TOKEN_SAMPLES, end)] for at in range(0, end, TOKEN_SAMPLES)]
+        state.remainder = pcm[end:]
 
 
 class CardCodec(ToyCodec):
@@ -111,6 +113,7 @@ class Card:
 
     besides_ms, besides_each_ms = BESIDES_MS, BESIDES_EACH_MS
     withheld = WITHHELD
+    window_s = 8.0
 
     def __init__(self, slots: int) -> None:
         self.clock = CardClock()
@@ -118,6 +121,7 @@ class Card:
         on_call: OnCall = self._called
         model = toy_model(slots, on_call=on_call, spec=replace(SPEC, context_tokens=1 << 20))
         thinker: Any = CardThinker(slots, 1 << 30, on_call, endless)
+        thinker.window = round(self.window_s * model.spec.input_rate_hz)
         self._codec = CardCodec(on_call, self.withheld)
         self._talker: Any = model.talker
         self.model = Model(model.spec, model.prompt, thinker, model.talker, self._codec)
@@ -129,13 +133,19 @@ class Card:
 
     def _ms(self, stage: str, slots: Sequence[int], size: int) -> float:
         if stage == "encode":
-            return encode_ms(size)
+            return encode_ms(size, min(1.0, self.window_s / QUESTION_S))
         if stage in ("prefill", "decode"):
             return thinker_ms(size)
         if stage == "frame":
             first = sum(not self._talker.slots[slot].frames for slot in slots)
             return between(FRAME_MS, size) + (between(FIRST_FRAME_MS, first) if first else 0.0)
         return between(RENDER_MS, size) if stage == "render" else 0.0  # the talker's prefill is in the thinker's
+
+
+class AppendCard(Card):
+    """The same with ``--audio-mode append``."""
+
+    window_s = 2.0
 
 
 def converse(
@@ -162,10 +172,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--append", action="store_true", help="windows of two seconds, as with --audio-mode append")
     options = parser.parse_args()
+    kind = AppendCard if options.append else Card
     for name, spread_s, turns in (("paced", 1.0, options.turns), ("together", SPREAD_S, 1)):
         for callers in options.callers:
-            found = {key: round(value, 4) for key, value in converse(callers, spread_s, turns).items()}
+            found = {key: round(value, 4) for key, value in converse(callers, spread_s, turns, kind=kind).items()}
             print(f"{name}@{callers} {json.dumps(found)}", flush=True)
 
 
