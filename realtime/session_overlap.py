@@ -23,9 +23,10 @@ NOISE_FRAMES = 5
 """Of fewer it can't be told: a vowel's beginning often has no pitch. A cough's burst lasts 150 ms or more."""
 HISS_SOFTER_DB = 12.0
 """...than a vowel an s is; speech that has a quarter of it may be fainter by as much."""
-REACTION_S = 0.9
-"""Who says a word so soon after our first sound goes on with their turn, which we took for over ("to ... Cambridge"):
-our first words say nothing yet that one word would be an answer to."""
+REACTION_S = 0.3
+"""Who speaks so soon after our first sound can't have begun because of it: nobody reacts to speech within 200 ms, and
+the voice detector takes 80 to tell. One word is enough then: they go on with a turn that we took for over ("to ...
+Cambridge"). Some do so later, but from then on as many are coughs that were taken for a word."""
 GOES_ON_MS = 500.0
 """...and what they say within so long of that still goes on with it."""
 LEARN = 0.3

@@ -154,7 +154,7 @@ def test_a_listening_noise_that_begins_an_interruption_does_not_hide_it() -> Non
     assert status(script) == "cancelled"
 
 
-@pytest.mark.parametrize(("after_s", "then"), [(0.5, "cancelled"), (1.5, "completed")])
+@pytest.mark.parametrize(("after_s", "then"), [(0.1, "cancelled"), (1.5, "completed")])
 def test_one_word_just_after_our_first_sound_goes_on_with_their_turn(after_s: float, then: str) -> None:
     """ "A single to ..." was taken for all; "Cambridge" comes when we have begun. Later, one word may be a cough."""
     script = Script(Hears(made=from_on({0: "Cambridge"})), config=SessionConfig(player_pauses=True))
@@ -173,7 +173,7 @@ def test_a_cough_just_after_our_first_sound_goes_on_with_nothing() -> None:
     script.say(1.0)
     while not script.played:
         script.wait(0.02)
-    script.wait(0.3)
+    script.wait(0.1)
     script.feed(AudioIn(cough(0.26)))
     script.wait(8)
     script.finish()
