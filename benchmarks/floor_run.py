@@ -23,7 +23,7 @@ from realtime.session_config import SessionConfig
 from realtime.turns import State
 from transport.echo import EchoCanceller
 
-RTP_PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0)  # as in transport/rtc_audio.py
+RTP_PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0, way_ms=10.0)  # as in transport/rtc_audio.py
 SOCKET_PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=50.0)
 PATIENCE_S = 6.0
 LEFT_S = 0.3

@@ -26,7 +26,7 @@ HISS_SOFTER_DB = 12.0
 REACTION_S = 0.3
 """Who speaks so soon after our first sound can't have begun because of it: nobody reacts to speech within 200 ms, and
 the voice detector takes 80 to tell. One word is enough then: they go on with a turn that we took for over ("to ...
-Cambridge"). Some do so later, but from then on as many are coughs that were taken for a word."""
+Cambridge"). Some do so later, but later a word is as likely a cough that was taken for one."""
 GOES_ON_MS = 500.0
 """...and what they say within so long of that still goes on with it."""
 LEARN = 0.3
@@ -113,7 +113,7 @@ class SpeechOver:
         self._words, self._heard, self._steady = None, 0, 0
         self._asked.clear()
         self._asked_ms, self._asked_voiced = FIRST_ASK_MS - ASK_EVERY_MS, 0
-        self._doubted = False
+        self._doubted = self._hissed = False
         self._voiced_seen, self._frames, self._pitched, self._hisses = vad.voiced - vad.frame_samples, 0, 0, 0
 
     def judge(self, held: bool) -> Event | None:
