@@ -125,44 +125,90 @@ def is_echo(text: str, ours: str) -> bool:
     return bool(heard) and any(said[at : at + len(heard)] == heard for at in range(len(said) - len(heard) + 1))
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What follows from what is known of it."""
+
+    listening: bool
+    """Words are known, and all of them are listening noises, or what we just said."""
+    enough: bool
+    """They have said what takes the floor, if it stays so."""
+    nothing: bool
+    """As it stands, it is nothing."""
+    clear: bool
+    """...and it stays so: all is known."""
+
+
+def facts(over: Over) -> Facts:
+    listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
+    enough = _enough(over)
+    a_few = not enough and (over.noisy or (over.whole and over.silence_ms > 0))
+    nothing = over.faint or listening or a_few
+    return Facts(listening, enough, nothing, over.faint or (nothing and over.whole))
+
+
 def judge(rules: OverlapRules, over: Over) -> Event | None:
     """What the floor should hear of it; None: nothing yet."""
     if rules.interrupt_after_ms == 0:
         return Event.BARGE
-    known = words_of(over.words or "")
-    words = [word for word in (known if over.whole else known[: over.steady]) if word not in BACKCHANNELS]
-    listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
-    alone = over.whole and ((over.unheard and not over.noisy) or bool(TAKERS & set(words)))
-    enough = SURE_OF_NOISE if over.noisy else SURE_WORDS
-    few = (len(words) < enough or over.heard_ms < WORDS_MS) and not (words and alone)
-    nothing = over.faint or listening or (few and (over.noisy or (over.whole and over.silence_ms > 0)))
-    if not nothing and not few and (over.silence_ms >= rules.settled_ms or not over.whole):
-        return Event.BARGE
-    patience_ms = rules.interrupt_after_ms if over.words is None and not nothing else rules.noise_after_ms
-    if not over.faint and over.speech_ms >= patience_ms:
+    known = facts(over)
+    if _takes_the_floor(rules, over, known) or _lasts(rules, over, known):
         return Event.BARGE
     if over.silence_ms > 0:
-        return _ended(rules, over, nothing, listening)
-    return Event.LONG if over.speech_ms >= rules.hold_after_ms and not (over.held or over.faint) else None
+        return _silent(rules, over, known)
+    pauses = over.speech_ms >= rules.hold_after_ms and not over.held and not over.faint
+    return Event.LONG if pauses else None
 
 
-def _ended(rules: OverlapRules, over: Over, nothing: bool, listening: bool) -> Event | None:
+def _enough(over: Over) -> bool:
+    """So many words, or one that is enough."""
+    words = words_of(over.words or "")
+    stay = words if over.whole else words[: over.steady]
+    said = [word for word in stay if word not in BACKCHANNELS]
+    if over.whole and said and ((over.unheard and not over.noisy) or TAKERS & set(said)):
+        return True
+    return len(said) >= (SURE_OF_NOISE if over.noisy else SURE_WORDS) and over.heard_ms >= WORDS_MS
+
+
+def _takes_the_floor(rules: OverlapRules, over: Over, known: Facts) -> bool:
+    """By their words."""
+    changes = over.whole and over.silence_ms < rules.settled_ms  # what seems to be all may be half of a word
+    return known.enough and not known.nothing and not changes
+
+
+def _lasts(rules: OverlapRules, over: Over, known: Facts) -> bool:
+    """They speak for so long that the words don't matter."""
+    patience_ms = rules.interrupt_after_ms if over.words is None and not known.nothing else rules.noise_after_ms
+    return over.speech_ms >= patience_ms and not over.faint
+
+
+def _silent(rules: OverlapRules, over: Over, known: Facts) -> Event | None:
     """They are silent again."""
-    known = over.faint or (nothing and over.whole)
-    settled_ms = QUIET_MS if over.faint else rules.settled_ms
-    if known and over.silence_ms >= settled_ms:
+    if over.silence_ms >= _wait_ms(rules, over, known):
         return Event.FALSE_ALARM
-    if over.silence_ms >= (rules.words_wait_ms if over.asked and not known else rules.false_alarm_ms):
-        return Event.FALSE_ALARM
-    soon = _listened(over, listening) or (not over.hissed and (known or over.noisy))
-    late = over.silence_ms >= (rules.resume_after_ms if over.asked else rules.settled_ms)
-    return Event.LULL if over.held and (soon or late) else None
+    return Event.LULL if over.held and _go_on(rules, over, known) else None
 
 
-def _listened(over: Over, listening: bool) -> bool:
+def _wait_ms(rules: OverlapRules, over: Over, known: Facts) -> float:
+    """Silence after which it was nothing."""
+    if known.clear:
+        return min(QUIET_MS if over.faint else rules.settled_ms, rules.false_alarm_ms)
+    return rules.words_wait_ms if over.asked else rules.false_alarm_ms
+
+
+def _go_on(rules: OverlapRules, over: Over, known: Facts) -> bool:
+    """Whether to speak on, softly, before it is clear what it was."""
+    if _listened(over, known):
+        return True
+    if (known.clear or over.noisy) and not over.hissed:
+        return True
+    return over.silence_ms >= (rules.resume_after_ms if over.asked else rules.settled_ms)
+
+
+def _listened(over: Over, known: Facts) -> bool:
     """Listening noises it was, or as good as surely."""
     words = words_of(over.words or "")
-    if not listening or not words:
+    if not known.listening or not words:
         return False
     sure = not over.doubted or over.steady >= len(words)
     fresh = over.speech_ms - over.heard_ms <= FRESH_MS and over.silence_ms >= QUIET_MS
