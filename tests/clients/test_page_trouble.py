@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ from transport.service import Call
 
 pytestmark = pytest.mark.browser
 LOUD, QUIET = 0.1, 0.01  # of full scale
+ENDLESS = """() => {
+    const set = window.setTimeout;
+    window.setTimeout = (then, ms) => then.name === "over" ? (window.waiting = true, 0) : set(then, ms);
+}"""
+"""The page's patience between two tries never ends by itself."""
 TRANSPORTS = pytest.mark.parametrize("transport", ["webrtc", "websocket"])
 
 
@@ -43,6 +49,12 @@ def goes_on(person: Visitor) -> None:
     person.until(lambda: len(person.of("response.done")) == 2)
     assert person.lines("user") == ["Remember me.", "And again."]
     assert len(person.of("session.created")) == 1, "the session is the same"
+
+
+def break_sockets(server: LiveServer) -> None:
+    """Every TCP connection to the server, at once."""
+    for connection in [*server.server.server_state.connections]:
+        server.loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
 
 
 def hang_up(person: Visitor, server: LiveServer) -> None:
@@ -149,12 +161,38 @@ def test_a_socket_that_breaks_is_replaced_and_the_session_goes_on(
     monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
     with visit(chromium, f"{server.url}/?transport=websocket", voice=True) as person:
         told(person)
-        for connection in [*server.server.server_state.connections]:
-            server.loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
+        break_sockets(server)
         person.status("Reconnecting…")
         goes_on(person)
         person.page.goto(f"{server.url}/healthz")  # who leaves the page is not waited for
         person.until(lambda: not server.service.sessions)
+
+
+def back_online(person: Visitor) -> None:
+    """Chromium's own event: the network was away, and isn't any more."""
+    person.context.set_offline(True)
+    person.context.set_offline(False)
+
+
+def looked_at(person: Visitor) -> None:
+    """A headless page is always visible: only the event can be had."""
+    person.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+@pytest.mark.parametrize("happens", [back_online, looked_at])
+def test_who_is_back_need_not_wait_for_the_next_try(
+    server: LiveServer, chromium: Browser, happens: Callable[[Visitor], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "GRACE_S", 1000.0)
+    with visit(chromium, f"{server.url}/?transport=websocket", voice=True) as person:
+        told(person)
+        person.page.evaluate(ENDLESS)
+        break_sockets(server)
+        person.status("Reconnecting…")
+        person.until(lambda: person.page.evaluate("window.waiting"))
+        happens(person)
+        goes_on(person)
+        hang_up(person, server)
 
 
 def test_a_network_that_falls_silent_is_replaced(
