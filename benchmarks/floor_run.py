@@ -26,6 +26,8 @@ from transport.echo import EchoCanceller
 RTP_PACING = Pacing(ahead_ms=40.0, piece_ms=20.0, player_ms=70.0, way_ms=10.0)  # as in transport/rtc_audio.py
 SOCKET_PACING = Pacing(ahead_ms=100.0, piece_ms=20.0, player_ms=50.0)
 PATIENCE_S = 6.0
+LONGEST_S = 25.0
+"""No reply is longer, if nobody ends it."""
 LEFT_S = 0.3
 """With less of the reply still to come, who speaks is no interruption: nobody could stop it any sooner."""
 EARLY_S = 0.03
@@ -199,7 +201,7 @@ class Caller:
     def _rest(self) -> None:
         """Until nobody speaks."""
         world = self._world
-        world.run(world.now + 25, lambda: world.state is State.LISTEN and not world.speaker.playing(world.now))
+        world.run(world.now + LONGEST_S, lambda: world.state is State.LISTEN and not world.speaker.playing(world.now))
 
     def _others(self) -> bool:
         """Other people talk; True if that was taken for a turn."""
@@ -244,7 +246,7 @@ class Caller:
         length_s = len(likely.pcm) / RATE_HZ
         sound = self._sound(exchange)
         if sound is None:
-            world.run(first_s + length_s + 2.0, lambda: self._done(item) is not None)
+            world.run(first_s + LONGEST_S, lambda: self._done(item) is not None)
             outcome.by_itself = outcome.cut = self._done(item) != "completed"
             return
         onset_s = max(world.now + 0.02, first_s + exchange.at * length_s)

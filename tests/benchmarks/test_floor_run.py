@@ -15,6 +15,7 @@ from benchmarks.floor_sounds import RATE_HZ, reply
 from models.base import Pcm
 from models.demo.recipe.voices import Speaker
 from realtime.endpoint import words_end_turn
+from realtime.events import Reply
 
 ANSWER = (
     "The next train to Leeds leaves at nine fifteen from platform four. The kiosk sells tea, coffee and sandwiches."
@@ -131,6 +132,19 @@ def test_a_reply_that_its_own_echo_ends(aligner: Aligner) -> None:
     (alone,) = run(talk(asked("normal")), Setup.plain(), FloorEngine(hears()), aligner)
     assert not alone.echo
     assert not alone.by_itself
+
+
+def test_a_reply_that_is_longer_than_the_desks_was_ended_by_nobody(aligner: Aligner) -> None:
+    """A model has answers of its own."""
+
+    class Wordy(FloorEngine):
+        def _reply(self, command: Reply, now: float) -> None:
+            self.upcoming = reply(f"{ANSWER} {ANSWER}")
+            super()._reply(command, now)
+
+    (outcome,) = run(talk(asked("normal")), FULL, Wordy(hears(), answers=True), aligner)
+    assert outcome.answer == f"{ANSWER} {ANSWER}"
+    assert not outcome.by_itself
 
 
 def test_words_count_from_their_middle_on_by_the_aligner(aligner: Aligner) -> None:
