@@ -14,7 +14,7 @@ from typing import Any
 from models.base import Pcm, Pixels
 from realtime import protocol_events as wire
 from realtime.errors import ClientError, InvalidField
-from realtime.events import AudioIn, ClientEvent, Effect, Flush, FrameIn, Hangup, Play, RoundTrip, Send
+from realtime.events import AudioIn, ClientEvent, Effect, Flush, FrameIn, Hangup, Play, Send
 from realtime.settings import Settings
 from transport.auth import Denied
 from transport.inbox import Inbox, spell
@@ -44,7 +44,6 @@ class RtcCall:
         self._incoming_bytes = 0
         self._arrived = asyncio.Event()
         self._line: Line | None = None
-        self._round_trip_s: float | None = None  # as the session knows it
         self._closing: list[asyncio.Task[None]] = []  # lines of before
         self._over = False
         config = replace(service.config.session, pacing=PACING, output_buffer_events=True)
@@ -132,10 +131,7 @@ class RtcCall:
     # --- in ------------------------------------------------
 
     def _hear(self, pcm: Pcm) -> None:
-        trip_s = self._line.round_trip_s if self._line is not None else None
-        if trip_s is not None and trip_s != self._round_trip_s:
-            self._round_trip_s = trip_s
-            self._call.feed(RoundTrip(trip_s))
+        self._call.is_away(self._line.round_trip_s if self._line is not None else None)
         self._call.feed(AudioIn(pcm))
 
     def _see(self, pixels: Pixels) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from models.base import Spec
 from realtime import protocol
-from realtime.events import Command, Effect, Failed, Gone, Input, Opened, Refused, Send
+from realtime.events import Command, Effect, Failed, Gone, Input, Opened, Refused, RoundTrip, Send
 from realtime.host import Host
 from realtime.protocol_messages import SessionUpdate
 from realtime.pump import Pump, Pumps
@@ -89,6 +89,7 @@ class Call:
         self._pump = pump
         self._metrics = metrics
         self._ended = ended
+        self._round_trip_s: float | None = None  # as the session knows it
         metrics.opened()
         log.info("session %d: opened", self.number)
 
@@ -104,6 +105,12 @@ class Call:
     def feed(self, event: Input) -> None:
         """Plain call; whatever follows from it has been emitted when it returns."""
         self._pump.feed(self._echo.heard(event))
+
+    def is_away(self, round_trip_s: float | None) -> None:
+        """How far away they are, as RTCP has it by now; None: no report yet. The session is told what is new."""
+        if round_trip_s is not None and round_trip_s != self._round_trip_s:
+            self._round_trip_s = round_trip_s
+            self.feed(RoundTrip(round_trip_s))
 
     def close(self) -> None:
         """The transport is gone. Once."""

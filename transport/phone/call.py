@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from models.base import Pcm
-from realtime.events import AudioIn, ClientEvent, Effect, Flush, Hangup, Play, Played, RoundTrip, Send
+from realtime.events import AudioIn, ClientEvent, Effect, Flush, Hangup, Play, Played, Send
 from realtime.playback import Pacing
 from transport.media import Inbound
 from transport.phone.answering import Answer, Answering
@@ -139,7 +139,6 @@ class PhoneCall:
         self._silent = asyncio.Event()
         self._silent.set()
         self._held = False
-        self._round_trip_s: float | None = None  # as the session knows it
         self._answering: Answering | None = None  # who took our call is not known yet
         self._last_words = False
         self._music = HoldMusic(leg.speaker.sound, policy.hold_music)
@@ -234,15 +233,8 @@ class PhoneCall:
             if (answer := self._answering.hear(heard)) is not None:
                 self._answered_by(answer)
         elif not (self._held or self._last_words):
-            self._measure()
+            self._call.is_away(self._leg.speaker.round_trip_s)
             self._call.feed(AudioIn(heard))
-
-    def _measure(self) -> None:
-        """How far away they are, as the latest report has it."""
-        trip_s = self._leg.speaker.round_trip_s
-        if trip_s is not None and trip_s != self._round_trip_s:
-            self._round_trip_s = trip_s
-            self._call.feed(RoundTrip(trip_s))
 
     def played(self, item_id: str, samples: int) -> None:
         """The far end reports playout."""
