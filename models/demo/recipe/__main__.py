@@ -2,7 +2,7 @@
 
     all --minutes N     every stage, sharing N minutes of training; resumes where it stopped
     tokenizer           vocabulary and the frozen table of embeddings
-    pool                synthesized questions
+    pool                synthesized questions, and what people say over replies
     hear                the audio tower
     mels                the pool perturbed, kept for `couple`
     couple              makes what is heard look like what is read
@@ -31,6 +31,7 @@ from . import (
     codec,
     ending,
     evaluate,
+    evaluate_over,
     evaluate_speech,
     export,
     export_speech,
@@ -49,13 +50,21 @@ from .reference import Reference
 from .work import spread, work_folder
 
 SHIPPED = Path(__file__).parents[1] / "checkpoint"
-SHARDS = pool.PLAIN_SHARDS + 6
 SHARES = {"hear": 0.2, "couple": 0.22, "see": 0.06, "read": 0.12, "think": 0.15, "codec": 0.12, "speak": 0.13}
 """How `all` shares its minutes."""
 BEFORE = {"hear": "couple.pt", "read": "think.pt"}
 """Stages whose work is over once the file is there."""
 SEEN_AND_HEARD = lessons.Shares(
-    heard=0.5, look=0.12, camera=0.05, turned=0.3, senseless=0.12, tools=0.15, turns=(0.6, 0.2, 0.2)
+    heard=0.5,
+    look=0.12,
+    camera=0.05,
+    turned=0.3,
+    senseless=0.12,
+    over=0.15,
+    begun=0.1,
+    tools=0.15,
+    silent=0.03,
+    turns=(0.6, 0.2, 0.2),
 )
 """What `think` is taught. Turned and senseless sentences keep it to what was said, not to what is often said."""
 
@@ -73,17 +82,18 @@ def make_tokenizer(work: Path) -> None:
 
 def make_pool(work: Path, clips: int = pool.SHARD_CLIPS) -> None:
     """Synthesizes the shards that are missing."""
-    spread(pool.make_shard, [(work / "pool", index, clips) for index in range(SHARDS)], "pool")
+    spread(pool.make_shard, [(work / "pool", index, clips) for index in range(pool.SHARDS)], "pool")
 
 
-def trainers(work: Path) -> dict[str, Callable[[float], object]]:
-    """Stage -> what trains it for so many minutes."""
+def trainers(work: Path, rate: float | None = None) -> dict[str, Callable[[float], object]]:
+    """Stage -> what trains it for so many minutes. `rate`: gently, the highest rate of `couple` and `think`."""
+    gentle = rate is not None
     return {
         "hear": lambda minutes: hear.train(work, minutes),
-        "couple": lambda minutes: bridge.couple(work, minutes),
+        "couple": lambda minutes: bridge.couple(work, minutes, rate=rate or bridge.RATE, phones_too=not gentle),
         "see": lambda minutes: see.train(work, minutes),
         "read": lambda minutes: think.train(work, minutes, rate=1.5e-3, save_as="read.pt"),
-        "think": lambda minutes: think.train(work, minutes, shares=SEEN_AND_HEARD),
+        "think": lambda minutes: think.train(work, minutes, shares=SEEN_AND_HEARD, rate=rate or think.RATE),
         "codec": lambda minutes: codec.train(minutes),
         "speak": lambda minutes: speak.train(minutes),
     }
@@ -104,10 +114,12 @@ def keep_senses(work: Path) -> None:
 
 def evaluated(folder: Path, size: float) -> None:
     """Prints what went wrong, then the table."""
-    rows, shown = evaluate.evaluate(Reference(folder).answers, size)
+    ask = Reference(folder).answers
+    rows, shown = evaluate.evaluate(ask, size)
+    written, misheard = evaluate_over.evaluate(ask, size)
     aloud, wrong = evaluate_speech.evaluate(folder, size)
-    print("\n".join([*shown, *wrong]))
-    print(evaluate.table([*rows, *aloud]))
+    print("\n".join([*shown, *misheard, *wrong]))
+    print(evaluate.table([*rows, *written, *aloud]))
 
 
 def main() -> None:
@@ -117,6 +129,7 @@ def main() -> None:
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=120.0, help="training time, of this stage or of all")
     parser.add_argument("--checkpoint", type=Path, help="folder to write or evaluate; default: in the work folder")
+    parser.add_argument("--rate", type=float, help="highest rate of couple and think, to go on gently; phones are left")
     parser.add_argument("--clips", type=int, default=pool.SHARD_CLIPS, help="questions to synthesize for each shard")
     parser.add_argument("--quick", action="store_true", help="evaluate a quarter of the cases")
     options = parser.parse_args()
@@ -129,7 +142,7 @@ def main() -> None:
         make_tokenizer(work)
     if every or options.stage == "pool":
         make_pool(work, options.clips)
-    for stage, train in trainers(work).items():
+    for stage, train in trainers(work, options.rate).items():
         if every and stage in BEFORE and (work / BEFORE[stage]).exists():
             continue
         for needed, make in {"couple": keep_mels, "think": keep_senses}.items():

@@ -173,10 +173,18 @@ def placed(pcm: Pcm, lead_s: float, trail_s: float) -> Pcm:
 
 
 def perturbed(
-    pcm: Pcm, rng: Rng, bank: NoiseBank, others: Sequence[Pcm], amount: float = 1.0, quiet_s: float = 0.9
+    pcm: Pcm,
+    rng: Rng,
+    bank: NoiseBank,
+    others: Sequence[Pcm],
+    amount: float = 1.0,
+    quiet_s: float = 0.9,
+    *,
+    unfinished: bool = False,
 ) -> tuple[Pcm, float, float]:
     """One random path from mouth to model, as training uses it. `amount` scales every probability; `others` babble;
-    at most `quiet_s` seconds of quiet lie before and after the speech.
+    at most `quiet_s` seconds of quiet lie before and after the speech, half of the time hardly any after it where it
+    may be `unfinished`: then the speaker has only got so far, and the sound is as short as that.
 
     Returns the sound, and where speech begins and ends in it, in seconds.
     """
@@ -187,8 +195,9 @@ def perturbed(
         pcm = reverberant(pcm, rng)
     start_s = rng.uniform(0.05, quiet_s)
     end_s = start_s + len(pcm) / RATE_HZ
-    pcm = placed(pcm, start_s, rng.uniform(0.05, quiet_s))
-    if len(pcm) < RATE_HZ * 1.05:
+    breaks_off = unfinished and rng.random() < 0.5
+    pcm = placed(pcm, start_s, rng.uniform(0.0, 0.08) if breaks_off else rng.uniform(0.05, quiet_s))
+    if not unfinished and len(pcm) < RATE_HZ * 1.05:
         pcm = placed(pcm, 0, 1.05 - len(pcm) / RATE_HZ)
     if rng.random() < 0.55 * amount:
         if rng.random() < 0.2 and others:

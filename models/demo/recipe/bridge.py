@@ -106,9 +106,18 @@ def turn(hearing: Hearing, embeddings: Tensor, work: Path, seed: int = 11) -> No
     hearing.tower.proj2.bias.copy_(solved[-1])
 
 
-def couple(work: Path, minutes: float, report: Callable[[str], None] = print, batch: int = 0) -> None:
+def couple(
+    work: Path,
+    minutes: float,
+    report: Callable[[str], None] = print,
+    batch: int = 0,
+    *,
+    rate: float = RATE,
+    phones_too: bool = True,
+) -> None:
     """Trains the tower against the embeddings for so many minutes, from `hear.pt` or where `couple.pt` stopped, on
-    batches of so many clips (0: as the machine likes them)."""
+    batches of so many clips (0: as the machine likes them). `phones_too`: in its middle it goes on to learn phones;
+    their head is in no checkpoint (`warm.restore`), and one that knows nothing would unteach a tower that does."""
     torch.manual_seed(5)
     here, batch = device(), batch or scaled(24, 256)
     bpe, embeddings = tokenizer.load(work / "tokenizer"), hear.vocabulary_embeddings(work)
@@ -125,7 +134,9 @@ def couple(work: Path, minutes: float, report: Callable[[str], None] = print, ba
     if not heard.variants(work, "mels"):
         heard.make_mels(work, [0])
     model, tied.weight = model.to(here), tied.weight.to(here)
-    optimizer = hear.optimizer_of(model, RATE)
+    if not phones_too:
+        model.phones.requires_grad_(False)
+    optimizer = hear.optimizer_of(model, rate)
     begin_s = saved_s = time.monotonic()
     total = 0.0
     lessons = DataLoader(
@@ -139,10 +150,10 @@ def couple(work: Path, minutes: float, report: Callable[[str], None] = print, ba
         gone = min((now_s - begin_s) / max(minutes * 60, 1e-9), 1.0)
         for group in optimizer.param_groups:
             rising, falling = min((step - first_step + 1) / WARM_STEPS, 1.0), 0.5 * (1 + math.cos(math.pi * gone))
-            group["lr"] = RATE * rising * (0.02 + 0.98 * falling)
+            group["lr"] = rate * rising * (0.02 + 0.98 * falling)
         clips = lesson.clips.to(here)
         loss = heard_loss = hear.ctc_loss(tied, model(clips), clips.counts, lesson.labels, tied.blank)
-        if step % PHONES_EVERY == 0:
+        if phones_too and step % PHONES_EVERY == 0:
             loss = loss + PHONE_WEIGHT * model.phone_loss(clips.counts, lesson.phones)
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

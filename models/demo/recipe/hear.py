@@ -66,6 +66,8 @@ def words_ids(bpe: Tokenizer, said: str) -> list[int]:
 def even_alignment(bpe: Tokenizer, labels: list[int], tokens: int, start_s: float, end_s: float) -> Tensor:
     """Each piece takes a share of the speech in proportion to its letters."""
     even = torch.full((tokens,), BLANK)
+    if not labels:
+        return even
     weights = np.array([len(bpe.id_to_token(label) or "") + 0.5 for label in labels])
     edges = np.concatenate([[0], np.cumsum(weights) / weights.sum()])
     at_s = (np.arange(tokens) + 0.5) / 13

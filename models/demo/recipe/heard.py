@@ -102,8 +102,9 @@ def _perturbed(work: Path, name: str, variant: int, rng: np.random.Generator) ->
         return
     clips = pool.load(work / "pool" / f"{name}.npz")
     others = [clip.samples for clip in clips[:60]]
+    unfinished = pool.is_over(int(name.removeprefix("shard")))
     for clip in clips:
-        pcm, _, _ = augment.perturbed(clip.samples, rng, bank, others, amount, quiet_s=0.6)
+        pcm, _, _ = augment.perturbed(clip.samples, rng, bank, others, amount, quiet_s=0.6, unfinished=unfinished)
         yield mel.log_mel(pcm, rng.uniform(0.88, 1.12) if rng.random() < 0.5 * amount else 1.0)
 
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from . import chat, dialogue, domain, grammar, heard, pool, see, sequences, tokenizer
+from . import chat, dialogue, domain, grammar, heard, over, pool, see, sequences, tokenizer
 from .bridge import as_read, pieces
 from .grammar import Turn
 from .hear import words_ids
@@ -43,6 +43,8 @@ _OTHER_TOOL = {
 _MISHEARD = (0.0, 0.0, 0.04, 0.1, 0.2)
 """Shares of wrong or missed pieces in an imagined sentence."""
 _CALLED = ("transfer", "departures")
+_UNANSWERED = (pool.SENSELESS, over.BEGUN)
+"""They are written down, and have no reply that could be learnt."""
 _SILENT_TOKENS = (14, 20, 30, 50, 100, 390)
 
 
@@ -58,6 +60,10 @@ class Shares:
     """Last questions that are also to be written down."""
     senseless: float = 0.05
     """Sentences without sense, which are only to be written down."""
+    over: float = 0.0
+    """Phrases that people say over a reply, between two questions or for one."""
+    begun: float = 0.0
+    """Beginnings of questions, which are only to be written down."""
     turned: float = 0.15
     """Sentences of the grammar whose end is said first."""
     tools: float = 0.12
@@ -109,7 +115,8 @@ class Lessons(IterableDataset[Batch]):
 
 
 class Clips:
-    """The pool as it was heard, by kinds: "first" (some are "calls"), "leaning", "look", "senseless", "nothing"."""
+    """The pool as it was heard, by kinds: "first" (some are "calls"), "leaning", "look", "senseless", "over", "begun",
+    "nothing"."""
 
     def __init__(self, work: Path, rng: random.Random) -> None:
         self.rng, self._of = rng, dict[str, list[tuple[Turn, heard.Kept, int]]]()
@@ -133,8 +140,10 @@ def kind(turn: Turn) -> str:
     """Where in a conversation a turn may stand."""
     if turn.intent in ("look", "look_colour"):
         return "look"
-    if turn.intent in (pool.SENSELESS, "nothing"):
+    if turn.intent in (*_UNANSWERED, "nothing"):
         return turn.intent
+    if turn.intent.startswith(f"{over.PHRASE}:"):
+        return over.PHRASE
     return "leaning" if turn.intent.startswith("follow:") or turn.intent in ("repeat", "ask_ticket") else "first"
 
 
@@ -169,7 +178,7 @@ class Teacher:
     def _talk(self, layout: Layout, names: set[str]) -> None:
         before: list[Turn] = []
         for _ in range(self.rng.choices((0, 1, 2), self.shares.turns)[0]):
-            clip = self._clip(before, names)
+            clip = self._clip(before, names, last=False)
             turn = self._answered(clip.turn, before, names)
             if turn.intent != "nothing":
                 self._said(layout, clip, turn)
@@ -184,13 +193,13 @@ class Teacher:
         for number in range(2 if before else 1):
             if number and begin is not None:
                 layout.back(begin)
-            clip = self._clip(before, names)
+            clip = self._clip(before, names, last=True)
             turn = self._answered(clip.turn, before, names)
             self._said(layout, clip, turn)
-            if turn.intent == pool.SENSELESS:
+            if turn.intent in _UNANSWERED:
                 self._written_down(layout, turn)
                 continue
-            asked = bool(turn.said) and self.rng.random() < self.shares.transcribe
+            asked = self.rng.random() < self.shares.transcribe  # of noise nothing is written down
             question = layout.fork() if asked else None
             layout.text(chat.END + "\n")
             self._reply(layout, turn, last=True)
@@ -208,13 +217,20 @@ class Teacher:
             self.rng.shuffle(tools)
         return tuple(tools)
 
-    def _clip(self, before: Sequence[Turn], names: set[str]) -> Clip:
+    def _clip(self, before: Sequence[Turn], names: set[str], *, last: bool) -> Clip:
+        """What is said next; only the `last` may be what has no reply (a reply of no words would be learnt)."""
         rng, shares = self.rng, self.shares
         wanted = "leaning" if rng.random() < (0.6 if before else 0.06) else "first"
-        for other, share in (("nothing", shares.silent), ("look", shares.look), (pool.SENSELESS, shares.senseless)):
+        for other, share in (
+            ("nothing", shares.silent),
+            ("look", shares.look),
+            (pool.SENSELESS, shares.senseless),
+            (over.PHRASE, shares.over),
+            (over.BEGUN, shares.begun),
+        ):
             if rng.random() < share:
                 wanted = other
-        if wanted == pool.SENSELESS and before:
+        if wanted in _UNANSWERED and not last:
             wanted = "first"
         if names and wanted == "first" and rng.random() < CALLS:
             wanted = "calls"
@@ -226,6 +242,10 @@ class Teacher:
             return Turn("", "", "nothing")
         if wanted == pool.SENSELESS:
             return pool.draw_senseless(self.desk)
+        if wanted == over.PHRASE:
+            return over.phrase(self.desk)
+        if wanted == over.BEGUN:
+            return over.begun(self.rng, pool.draw_turn(self.desk).said)
         if wanted == "calls":
             return self.desk.turn(self.rng.choice(_CALLED), tools=True)
         while kind(turn := pool.draw_turn(self.desk)) != wanted:

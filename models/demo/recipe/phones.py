@@ -13,7 +13,7 @@ from . import domain, grammar
 from .voices import SynthesisError
 
 FILE = "phones.json"
-FILES = ("questions", "follow_ups", "wrappers", "out_of_domain")
+FILES = ("questions", "follow_ups", "wrappers", "out_of_domain", "over")
 _STRESS = re.compile(r"[',%=|_]")
 
 

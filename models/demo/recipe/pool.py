@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from . import grammar, voices
+from . import grammar, over, voices
 from .grammar import Call, Turn
 
 SHARD_CLIPS = 2000
@@ -25,7 +25,12 @@ FOLLOW_UPS: dict[str, float] = {
 }  # fmt: skip
 FOLLOW_UP_SHARE = 0.14
 PLAIN_SHARDS = 24
-"""Shards of questions; those after them hold sentences without sense, to be written down only."""
+"""Shards of questions..."""
+SENSELESS_SHARDS = 6
+"""...after them, of sentences without sense, to be written down only..."""
+OVER_SHARDS = 10
+"""...and of what people say over a reply (`over.py`)."""
+SHARDS = PLAIN_SHARDS + SENSELESS_SHARDS + OVER_SHARDS
 SENSELESS = "senseless"
 """The intent of such a sentence: it has no reply."""
 
@@ -61,8 +66,21 @@ def draw_senseless(desk: grammar.Desk) -> Turn:
     return Turn(" ".join(words), "", SENSELESS)
 
 
+def is_over(index: int) -> bool:
+    """Does the shard hold what people say over a reply?"""
+    return index >= PLAIN_SHARDS + SENSELESS_SHARDS
+
+
+def _spoken(desk: grammar.Desk, index: int) -> tuple[Turn, voices.Speaker, voices.Pcm16]:
+    """One clip of shard `index`."""
+    if is_over(index):
+        return over.spoken(desk, draw_turn(desk).said)
+    turn, speaker = (draw_turn if index < PLAIN_SHARDS else draw_senseless)(desk), voices.draw(desk.rng)
+    return turn, speaker, voices.say(turn.said, speaker)
+
+
 def make_shard(folder: Path, index: int, clips: int = SHARD_CLIPS) -> Path:
-    """Synthesizes shard `index` (its seed) unless it is there. Raises SynthesisError."""
+    """Synthesizes shard `index` (its seed) unless it is there. Raises SynthesisError or FliteError."""
     path = folder / f"shard{index:03d}.npz"
     if path.exists():
         return path
@@ -71,8 +89,7 @@ def make_shard(folder: Path, index: int, clips: int = SHARD_CLIPS) -> Path:
     sounds: list[voices.Pcm16] = []
     rows: list[dict[str, object]] = []
     while len(sounds) < clips:
-        turn, speaker = (draw_turn if index < PLAIN_SHARDS else draw_senseless)(desk), voices.draw(rng)
-        sound = voices.say(turn.said, speaker)
+        turn, speaker, sound = _spoken(desk, index)
         if len(sound) > 7 * voices.RATE_HZ:
             continue
         sounds.append(sound)

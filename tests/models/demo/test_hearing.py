@@ -55,6 +55,16 @@ def test_perturbed_sound_is_finite_and_repeatable(bank: augment.NoiseBank, seed:
     assert len(pcm) >= 16000, "transformers does not pad a clip under a second"
 
 
+@given(st.integers(0, 10**6), st.floats(0.05, 0.6))
+@settings(max_examples=30, deadline=None)
+def test_unfinished_speech_may_be_all_there_is(bank: augment.NoiseBank, seed: int, seconds: float) -> None:
+    speech = np.sin(np.arange(int(16000 * seconds)) * 0.3).astype(np.float32)
+    pcm, start_s, end_s = augment.perturbed(speech, np.random.default_rng(seed), bank, [speech], unfinished=True)
+    assert np.isfinite(pcm).all()
+    assert 0 <= start_s < end_s <= len(pcm) / 16000 + 1e-3
+    assert np.isfinite(mel.log_mel(pcm).numpy()).all()
+
+
 @given(st.floats(-5, 30), st.integers(0, 100))
 @settings(max_examples=20, deadline=None)
 def test_noise_is_mixed_at_the_ratio(snr_db: float, seed: int) -> None:

@@ -21,7 +21,7 @@ def bpe() -> tokenizer.Tokenizer:
     return tokenizer.train()
 
 
-ALL = lessons.Shares(tools=0.3, look=0.2, camera=0.2, instructions=0.3, turns=(0.4, 0.3, 0.3))
+ALL = lessons.Shares(tools=0.3, look=0.2, camera=0.2, over=0.2, begun=0.1, instructions=0.3, turns=(0.4, 0.3, 0.3))
 
 
 def teacher(bpe: tokenizer.Tokenizer, seed: int, shares: lessons.Shares = ALL) -> lessons.Teacher:
@@ -84,6 +84,24 @@ def test_imagined_audio_stands_where_audio_would(bpe: tokenizer.Tokenizer) -> No
     assert not batch.mels
     assert (ids[batch.imagined_at] == silent).sum() == (ids == silent).sum() > 0
     assert (ids[batch.imagined_at] != silent).any()
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_only_silence_has_an_empty_reply(bpe: tokenizer.Tokenizer, seed: int) -> None:
+    """What has no reply is written down, at the end of a talk; in its middle an empty reply would be learnt to it."""
+    shares = lessons.Shares(senseless=0.5, begun=0.5, over=0.2, silent=0.0, tools=0.3, cut=0.0, turns=(0.2, 0.4, 0.4))
+    layout = teacher(bpe, seed, shares).conversation()
+    text = bpe.decode(layout.ids, skip_special_tokens=False)
+    assert "<|im_start|>assistant\n<|im_end|>" not in text
+
+
+def test_nothing_is_written_down_of_silence(bpe: tokenizer.Tokenizer) -> None:
+    layout = teacher(
+        bpe, 2, lessons.Shares(silent=1.0, transcribe=1.0, tools=0.0, turns=(1.0, 0.0, 0.0))
+    ).conversation()
+    learned = [token for token in layout.labels if token != sequences.IGNORE]
+    assert learned == [bpe.token_to_id("<|im_end|>")] * 2, "neither a reply nor words"
 
 
 def test_no_lesson_holds_what_is_held_out(bpe: tokenizer.Tokenizer) -> None:
