@@ -6,8 +6,8 @@ After ``hold_after_ms`` of speech the reply is held, with all its state. Then, w
     words that are more than listening noises and not what we just said, and that were made out twice or are all they
     said; one alone, or from less than `WORDS_MS` of voice, if it is all and a `TAKERS`,
     or hardly anything of the reply was heard yet                                       -> an interruption
-    no words known, and ``interrupt_after_ms`` of speech                                -> an interruption
-    listening noises, one word or a noise, and ``noise_after_ms`` of speech             -> an interruption
+    no words known, or others than listening noises, and ``interrupt_after_ms`` of speech -> an interruption
+    listening noises or a noise, and ``noise_after_ms`` of speech                       -> an interruption
     they are silent for ``settled_ms``, and all words are known and nothing             -> it was nothing
     they are silent: after a noise, after listening noises, or all words are known
     and nothing                                                                         -> the reply goes on, softly
@@ -177,8 +177,8 @@ def _takes_the_floor(rules: OverlapRules, over: Over, known: Facts) -> bool:
 
 
 def _lasts(rules: OverlapRules, over: Over, known: Facts) -> bool:
-    """They speak for so long that the words don't matter."""
-    patience_ms = rules.interrupt_after_ms if over.words is None and not known.nothing else rules.noise_after_ms
+    """They speak for so long that the words don't matter, unless they seem to be none."""
+    patience_ms = rules.noise_after_ms if known.nothing else rules.interrupt_after_ms
     return over.speech_ms >= patience_ms and not over.faint
 
 

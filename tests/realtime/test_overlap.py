@@ -29,10 +29,12 @@ RULES = OverlapRules()
         (Over(300, 0, held=True, words="what uh"), None),  # one word and a listening noise
         (Over(300, 0, held=True, words="stop"), None),  # of "stopping", perhaps; they are held meanwhile
         (Over(620, 0, held=True), Event.BARGE),
-        (Over(620, 0, held=True, words="what"), None),  # who makes out one word in that time hears a hum
+        (Over(580, 0, held=True, words="what"), None),
+        (Over(620, 0, held=True, words="what"), Event.BARGE),  # whatever the word is, it's no listening noise
+        (Over(620, 0, held=True, words="what", steady=0, noisy=True), None),
         (Over(620, 0, held=True, words="mm"), None),
+        (Over(620, 0, held=True, words=""), None),
         (Over(1500, 0, held=True, words="mm"), Event.BARGE),
-        (Over(1500, 0, held=True, words="what"), Event.BARGE),
         # all they said
         (Over(300, 40, held=True, words="um and", whole=True), Event.LULL),
         (Over(300, 120, held=True, words="um and", whole=True), Event.FALSE_ALARM),
