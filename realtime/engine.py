@@ -73,6 +73,7 @@ class Engine:
         self._clock = clock
         self._inbox: deque[EngineCommand] = deque()
         self._sessions: dict[int, EngineSession] = {}
+        self._overheard: deque[Overhear] = deque()  # still without a slot
         self._owners: dict[int, Owner] = {}  # by thinker slot
         self._counters = Counters()
         self._costs = Costs()
@@ -94,6 +95,7 @@ class Engine:
         Raises EngineBroken when the model fails for everybody."""
         while self._inbox:
             self._take(self._inbox.popleft(), now)
+        self._overhear()
         works: list[Work] = []
         for session in list(self._sessions.values()):
             works += self._safely(session, partial(self._session_works, session, now))
@@ -153,7 +155,7 @@ class Engine:
         elif isinstance(command, Rewind):
             self._safely(session, partial(session.rewind, command))
         elif isinstance(command, Overhear):
-            self._transcribe(command, session.slot)
+            self._overheard.append(command)
         elif isinstance(command, Renew):
             self._renew(command)
         elif isinstance(command, Swap):
@@ -208,6 +210,7 @@ class Engine:
     def _close(self, session: EngineSession) -> None:
         """Frees the session and its transcripts; whatever a stage says to that, the rest is freed."""
         self._sessions.pop(session.number, None)
+        self._overheard = deque(command for command in self._overheard if command.session != session.number)
         self._admission.inside = len(self._sessions)
         for slot, owner in list(self._owners.items()):
             if owner is not session and (isinstance(owner, EngineSession) or owner.command.session != session.number):
@@ -218,14 +221,34 @@ class Engine:
             except Exception:
                 log.exception("slot %d of session %d did not close cleanly", slot, session.number)
 
+    def _overhear(self) -> None:
+        """What is said over replies is written down as far as there are slots for it: many may speak up at once, and
+        words that come late are better than none."""
+        while self._overheard:
+            command = self._overheard.popleft()
+            try:
+                self._write(command, self._sessions[command.session].slot)
+            except SlotsExhausted as error:
+                if any(isinstance(owner, Scribe) for owner in self._owners.values()):
+                    self._overheard.appendleft(command)
+                    return  # until that one's slot is free
+                self._unwritten(command, error)
+            except ModelError as error:
+                self._unwritten(command, error)
+
     def _transcribe(self, command: Writing, slot: int) -> None:
         try:
-            scribe = Scribe(command, self.model, slot, self.deliver, self.config.transcript_tokens)
+            self._write(command, slot)
         except ModelError as error:
-            why = f"Nothing could be written down: {error}"
-            self.deliver(TranscriptOut(command.session, command.epoch, name_of(command), "", True, why))
-            return
+            self._unwritten(command, error)
+
+    def _write(self, command: Writing, slot: int) -> None:
+        scribe = Scribe(command, self.model, slot, self.deliver, self.config.transcript_tokens)
         self._owners[scribe.slot] = scribe
+
+    def _unwritten(self, command: Writing, error: ModelError) -> None:
+        why = f"Nothing could be written down: {error}"
+        self.deliver(TranscriptOut(command.session, command.epoch, name_of(command), "", True, why))
 
     def _renew(self, command: Renew) -> None:
         for slot, owner in self._renewals():

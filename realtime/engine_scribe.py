@@ -62,7 +62,8 @@ class Scribe:
         if not self._decoding:
             stage = Stage.ENCODE if thinker.unencoded(self.slot) else Stage.PREFILL
         rank = Rank.RENEW if isinstance(self.command, Summarise) else Rank.TRANSCRIBE
-        return [Work(self.slot, stage, rank, order_s)]
+        tokens = thinker.pending(self.slot) if stage is Stage.PREFILL else 0
+        return [Work(self.slot, stage, rank, order_s, tokens=tokens)]
 
     def advance(self) -> None:
         """Begins to write once everything is in the cache."""

@@ -244,12 +244,15 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
     slack_s = math.inf
     if not head.listening:
         slack_s = SPARE * (_dry_at_s(works) - now - LEAST_LEAD_S) - _round_s(works, costs)
-        late_s = now + (_whole_s(_riders(head, ready), costs, config) + _round_s(works, costs)) / SPARE + LEAST_LEAD_S
+        first = (
+            _riders(head, ready) if head.rank <= Rank.LISTEN else [head]
+        )  # of the rest, as many as there is time for
+        late_s = now + (_whole_s(first, costs, config) + _round_s(works, costs)) / SPARE + LEAST_LEAD_S
         there = ready if head.rank is Rank.REPLY else able  # gathered is in time for a turn, not for what is longer
         head = min((work for work in there if work.listening and work.deadline_s < late_s), key=_urgency, default=head)
     riders = _riders(head, able)
-    if head.stage is Stage.ENCODE:
-        while len(riders) > 1 and costs.rows_s(Stage.ENCODE, len(riders)) > slack_s:
+    if head.stage is Stage.ENCODE or head.rank > Rank.LISTEN:
+        while len(riders) > 1 and costs.rows_s(head.stage, len(riders)) > slack_s:
             riders.pop()
     slots = tuple(work.slot for work in riders)
     if head.stage is not Stage.PREFILL:
@@ -284,7 +287,8 @@ def _whole_s(riders: Sequence[Work], costs: Costs, config: EngineConfig) -> floa
     if stage is Stage.PREFILL:
         tokens = sum(work.tokens for work in riders) or config.prefill_tokens
         return costs.prefill.at(min(config.prefill_tokens, tokens))
-    return costs.rows_s(stage, rows) + (costs.rows_s(Stage.PREFILL, rows) if stage is Stage.ENCODE else 0.0)
+    prefilled = stage is Stage.ENCODE and riders[0].rank <= Rank.LISTEN  # of what is only written down, nobody waits
+    return costs.rows_s(stage, rows) + (costs.rows_s(Stage.PREFILL, rows) if prefilled else 0.0)
 
 
 def _piece(riders: Sequence[Work], slack_s: float, costs: Costs, config: EngineConfig) -> int:

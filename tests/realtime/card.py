@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine import SPREAD_S, Crowd, Turn
+from benchmarks.question import RATE_HZ
 from models.base import Audio, Model, Part, Pcm, Sampling
+from realtime.events import EngineCommand, EngineOutput, Overhear, Playout, Reply, TranscriptOut
 from realtime.schedule import EngineConfig
 from tests.realtime.doubles import SPEC, ToyThinker, toy_model
 from tests.realtime.doubles_speech import FRAME_SAMPLES, Array, OnCall, ToyCodec
+from transport.cli import transcript_slots
 
 TOKEN_SAMPLES = 1231  # of 16,000: thirteen audio tokens a second
 WITHHELD = 555  # samples that code2wav holds back
@@ -165,6 +168,73 @@ def converse(
         **{name: figures[name] for name in (*kept, "frame_ms", "frame_rows")},
         "unanswered": float(turns * callers - replied),
         "took_s": took_s,
+    }
+
+
+SPEAK_UP_S, SPOKEN_OVER_S, ASK_EVERY_S = 0.6, 1.2, 0.1
+"""After their turn was decided somebody speaks over the reply, for so long; so often their words are asked for, one at
+a time, as in realtime/session_overlap.py."""
+WORDS = 6
+
+
+class TalkedOver(Crowd):
+    """The first ``over`` callers speak over their replies, which are held meanwhile."""
+
+    def __init__(self, card: Card, callers: int, over: int, config: EngineConfig) -> None:
+        self._over = over
+        self._now_s = card.clock.now
+        self._asked_s: dict[int, float] = {}  # whose words are to come
+        self.words_s: list[float] = []
+        """How long each of their words took."""
+        super().__init__(card.model, callers, config, card.clock)
+        self._submit = self.engine.submit
+        self.engine.submit = self._ask  # type: ignore[method-assign]
+
+    def _take(self, output: EngineOutput) -> None:
+        super()._take(output)
+        if isinstance(output, TranscriptOut) and output.done:
+            assert not output.failure, output.failure
+            self.words_s.append(self._now_s() - self._asked_s.pop(output.session))
+
+    def _ask(self, command: EngineCommand) -> None:
+        if isinstance(command, Overhear):
+            if command.session in self._asked_s:
+                return
+            self._asked_s[command.session] = self._now_s()
+        self._submit(command)
+
+    def play(self, script: Sequence[tuple[float, EngineCommand]], began_s: float = 0.0) -> float:
+        decided = {c.session: at_s for at_s, c in script if isinstance(c, Reply) and c.session <= self._over}
+        more: list[tuple[float, EngineCommand]] = []
+        for session, at_s in decided.items():
+            for number in range(round(SPOKEN_OVER_S / ASK_EVERY_S)):
+                said = np.zeros(round((0.3 + number * ASK_EVERY_S) * RATE_HZ), np.float32)
+                more.append((at_s + SPEAK_UP_S + number * ASK_EVERY_S, Overhear(session, 0, str(number), said)))
+            for late_s, held in ((SPEAK_UP_S, True), (SPEAK_UP_S + SPOKEN_OVER_S, False)):
+                sent = round((SPEAK_UP_S - 0.2) * self.rate_hz)
+                more.append((at_s + late_s, Playout(session, 0, sent, began_s + at_s + late_s, held)))
+        return super().play([*script, *more], began_s)
+
+
+def talked_over(callers: int, over: int, kind: type[Card] = Card) -> dict[str, float]:
+    """Callers end their turns within two seconds; ``over`` of them then speak over the replies. Underruns are of the
+    others."""
+    card = kind(callers + transcript_slots(callers))
+    config = EngineConfig(reply_frames=FRAMES, transcript_tokens=WORDS, speaking_share=0.01, max_sessions=callers)
+    crowd = TalkedOver(card, callers, over, config)
+    figures = crowd.figures(crowd.turn(Turn(QUESTION_S, 2.0, max_tokens=FRAMES // 2), 0))
+    others_s = [heard.underrun_s for number, heard in crowd.callers.items() if number > over]
+    replied = sum(heard.finished for heard in crowd.callers.values())
+    crowd.close()
+    words_s = sorted(crowd.words_s)
+    return {
+        **{name: figures[name] for name in ("ttfa_p50", "ttfa_p95", "busy")},
+        "underrun_ms_max": 1000 * max(others_s, default=0.0),
+        "unanswered": float(callers - replied),
+        "words": float(len(words_s)),
+        **(
+            {"words_p50": words_s[len(words_s) // 2], "words_p95": words_s[int(0.95 * len(words_s))]} if words_s else {}
+        ),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.engine import SPREAD_S as TOGETHER_S
-from tests.realtime.card import converse
+from tests.realtime.card import Card, converse, talked_over
 from tests.realtime.cpu import Cpu
 
 SPREAD_S = 1.0
@@ -40,3 +40,24 @@ def test_on_a_core_nobody_runs_dry_and_the_last_of_four_waits_three_times_as_lon
     assert four["ttfa_p95"] <= 3.0 * alone["ttfa_p95"]
     assert eight["ttfa_p95"] <= 5.5 * alone["ttfa_p95"]
     assert four["frame_rows"] > 2.5, "those who listen share their calls"
+
+
+@pytest.mark.parametrize(("kind", "callers", "over"), [(Card, 8, 2), (Card, 8, 8), (Cpu, 4, 2), (Cpu, 8, 4)])
+def test_many_who_speak_up_at_once_make_nobody_else_wait(kind: type[Card], callers: int, over: int) -> None:
+    """What they say is written down in the time that replies leave, and known within half a second. While all of it was
+    done at once or not at all, it took up to one and a half."""
+    found, quiet = talked_over(callers, over, kind), talked_over(callers, 0, kind)
+    assert not found["unanswered"]
+    assert found["underrun_ms_max"] <= 1.0
+    assert found["ttfa_p95"] <= quiet["ttfa_p95"] + 0.02
+    assert found["words"] >= 3 * over
+    assert found["words_p95"] <= 0.6
+
+
+@pytest.mark.slow
+def test_on_a_full_device_replies_go_before_what_is_said_over_them() -> None:
+    found, quiet = talked_over(64, 16), talked_over(64, 0)
+    assert not found["unanswered"]
+    assert found["underrun_ms_max"] <= 1.0
+    assert found["ttfa_p95"] <= quiet["ttfa_p95"] + 0.02
+    assert found["words"] >= 16

@@ -52,3 +52,29 @@ def test_whoever_leaves_takes_it_along() -> None:
     rig.send(Close(1))
     rig.run()
     assert rig.slots_in_use == (0, 0, 0)
+
+
+def test_who_speaks_up_while_all_slots_write_waits_for_one() -> None:
+    """Two callers at once, with one slot beside theirs."""
+    rig = Rig(slots=3, costs=COSTS)
+    rig.send(*begin(1, seed=5), *begin(2, seed=6))
+    rig.run(when=lambda: bool(rig.text(1)))
+    rig.send(*(Overhear(session, 0, f"overheard_{n}", sound(n, 4000)) for n in range(2) for session in (1, 2)))
+    rig.run()
+    for session in (1, 2):
+        done = [out.item_id for out in rig.of(session, TranscriptOut) if out.done and not out.failure]
+        assert done == ["overheard_0", "overheard_1"]
+        check(rig, session, alone(said(turn(4 + session)), Sampling(seed=4 + session)))
+    assert rig.slots_in_use == (2, 2, 2)
+
+
+def test_whoever_leaves_while_they_wait_takes_it_along() -> None:
+    rig = Rig(slots=3, costs=COSTS)
+    rig.send(*begin(1, seed=5), *begin(2, seed=6))
+    rig.send(Overhear(1, 0, "overheard_1", sound(9, 4000)), Overhear(2, 0, "overheard_1", sound(9, 4000)))
+    rig.step()
+    rig.send(Close(2))
+    rig.run()
+    assert not rig.of(2, TranscriptOut)
+    assert rig.of(1, TranscriptOut)[-1].done
+    assert rig.slots_in_use == (1, 1, 1)
