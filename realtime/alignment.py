@@ -10,12 +10,14 @@ With the last, every piece of audio belongs to a word. Single pieces may be wron
 longest run of pieces whose words don't go back is believed, the others are not. Without it, characters are spread
 evenly over the audio, never beyond the bound: a guess, and marked so (``proportional``).
 
-Only whole words count as heard: of a word cut short, more than half must have been played. A word whose end is not made
-yet is taken to be as long as its characters say, and one before a comma to end a little earlier than the next begins.
+Only whole words count as heard, each with the punctuation behind it: of a word cut short, more than half must have been
+played. A word whose end is not made yet is taken to be as long as its characters say, and one before a comma to end a
+little earlier than the next begins.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
@@ -25,7 +27,9 @@ WORD_SLACK = 0.35
 """Share of a word's characters that may be missing for it to count as heard, where they are spread evenly..."""
 PLAYED_SLACK = 0.5
 """...and of its time, where the talker tells which word it says."""
-PAUSES = ".,;:?!"
+CLOSING = ("Po", "Pe", "Pf", "Pd")
+"""Unicode's categories of punctuation that belongs to the word before it."""
+PAUSES = ".,;:?!。，、；：？！"
 PAUSE_S = 0.1
 """Of the time of a word that one of these follows, so much is silence, though at most half."""
 PACE_CHARACTERS = 20
@@ -165,7 +169,12 @@ class Alignment:
         return later[0] if later else len(self.text)
 
     def _ends_word(self, end: int) -> bool:
-        return is_word_end(self.text, end) and (end < len(self.text) or self.complete or not self.text[-1:].isalnum())
+        """Not between a word and the comma after it, nor after the quote before it: whichever of them the talker looks
+        at, it says the word."""
+        if end >= len(self.text):
+            return self.complete or not self.text[-1:].isalnum()
+        begun = any(map(str.isalnum, self.text[self.text.rfind(" ", 0, end) + 1 : end]))
+        return begun and is_word_end(self.text, end) and unicodedata.category(self.text[end]) not in CLOSING
 
 
 def is_word_end(text: str, end: int) -> bool:
