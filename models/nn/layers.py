@@ -9,7 +9,7 @@ from torch import nn
 from models.nn.attention import attend
 from models.nn.cache import KvPlan
 from models.nn.moe import experts, glu, route
-from models.nn.norm import RmsNorm
+from models.nn.norm import RmsNorm, rms_norm
 from models.nn.quant import Quantized, Weight
 from models.nn.rotary import Rotation, rotate
 from models.nn.step import StepPlan
@@ -91,17 +91,17 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(heads * head_dim, hidden, bias=bias)
         self.q_norm = RmsNorm(head_dim, eps) if qk_norm else None
         self.k_norm = RmsNorm(head_dim, eps) if qk_norm else None
-        self._qkv = Stacked(self.q_proj, self.k_proj, self.v_proj, turned=turned)
+        self.qkv = Stacked(self.q_proj, self.k_proj, self.v_proj, turned=turned)
         self.out = Stacked(self.o_proj, turned=turned)
         self._scaled: tuple[tuple[int, torch.dtype], torch.Tensor] | None = None
 
     def project(self, x: torch.Tensor, by: Rotation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values [..., heads, head dim] of x [..., hidden], the first two normalised and rotated."""
         heads, kv_heads = self._heads
-        all_heads = self._qkv(x).view(*x.shape[:-1], -1, self.head_dim)
+        all_heads = self.qkv(x).view(*x.shape[:-1], -1, self.head_dim)
         both, values = all_heads[..., : heads + kv_heads, :], all_heads[..., heads + kv_heads :, :]
         if self.q_norm is not None and self.k_norm is not None:
-            both = F.rms_norm(both, (self.head_dim,), None, self.q_norm.eps) * self._scales(self.q_norm, self.k_norm)
+            both = rms_norm(both, self._scales(self.q_norm, self.k_norm), self.q_norm.eps)
         both = rotate(both, by)
         return both[..., :heads, :], both[..., heads:, :], values
 
@@ -129,11 +129,11 @@ class Mlp(nn.Module):
         self.gate_proj = nn.Linear(hidden, inner, bias=False)
         self.up_proj = nn.Linear(hidden, inner, bias=False)
         self.down_proj = nn.Linear(inner, hidden, bias=False)
-        self._gate_up = Stacked(self.gate_proj, self.up_proj, turned=turned)
-        self._down = Stacked(self.down_proj, turned=turned)
+        self.gate_up = Stacked(self.gate_proj, self.up_proj, turned=turned)
+        self.down = Stacked(self.down_proj, turned=turned)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._down(glu(self._gate_up(x)))
+        return self.down(glu(self.gate_up(x)))
 
 
 class _Router(nn.Module):

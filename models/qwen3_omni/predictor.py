@@ -2,7 +2,8 @@
 
 It starts anew with every frame: two positions at first, then one for each code, at most as many as there are groups.
 All rows are in step with each other whatever their conversations are doing, so there are no pages and no masks, only a
-cache of ``groups`` positions. Codes never leave the device in between.
+cache of ``groups`` positions. Codes never leave the device in between. On a CPU all positions but the first two go
+through predictor_cpu.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import nn
 from models.nn.layers import Mlp, SelfAttention, Stacked, embedding
 from models.nn.norm import RmsNorm
 from models.nn.rotary import Rotation, frequencies, sequential
+from models.qwen3_omni.predictor_cpu import CpuSteps, LayerWeights
 from models.qwen3_omni.talker_config import PredictorConfig
 
 TOP_K, TOP_P = 50, 0.8
@@ -38,6 +40,23 @@ class _Layer(nn.Module):
         x = x + self._attend(self.input_layernorm(x), by, held, start)
         out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
+
+    def weights(self) -> LayerWeights:
+        """For predictor_cpu.py."""
+        attention, mlp = self.self_attn, self.mlp
+        q_norm, k_norm = attention.q_norm, attention.k_norm
+        assert q_norm is not None, "the released layers have it"
+        assert k_norm is not None, "the two come together"
+        return LayerWeights(
+            self.input_layernorm.weight,
+            attention.qkv.weight,
+            q_norm.weight,
+            k_norm.weight,
+            attention.out.weight,
+            self.post_attention_layernorm.weight,
+            mlp.gate_up.weight,
+            mlp.down.weight,
+        )
 
     def _attend(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
         rows, new = x.shape[:2]
@@ -76,6 +95,7 @@ class CodePredictor(nn.Module):
         heads = [nn.Linear(config.hidden, config.vocabulary, bias=False) for _ in range(config.groups - 1)]
         self.lm_head = nn.ModuleList(heads)
         self._heads = [Stacked(head, turned=True) for head in heads]
+        self._steps: tuple[int, CpuSteps] | None = None
 
     def forward(
         self, hidden: torch.Tensor, first: torch.Tensor, numbers: torch.Tensor | None
@@ -85,14 +105,19 @@ class CodePredictor(nn.Module):
         ``numbers`` [rows, groups - 1] in [0, 1) draw the codes, 0 takes the most likely one; None: all are greedy.
         Returns the codes int64 [rows, groups - 1] and the sum of their embeddings [rows, size]."""
         c = self.config
-        held = hidden.new_empty(c.layers, 2, len(hidden), c.groups, c.kv_heads, c.head_dim)
+        step = self._cpu_steps().rows(len(hidden)) if self._on_cpu(hidden) else None
+        shape = c.layers, 2, len(hidden), c.groups, c.kv_heads, c.head_dim
+        held = hidden.new_empty(shape) if step is None else step.held
         x, start = torch.stack((hidden, first), 1), 0
         codes, total = [], torch.zeros_like(first)
         for group, head in enumerate(self._heads):
-            by = _turns(c, start, start + x.shape[1], x.device, x.dtype)
+            if step is not None and group:
+                x = step(x[:, 0], start)[:, None]
+            else:
+                by = _turns(c, start, start + x.shape[1], x.device, x.dtype)
+                for layer, cached in zip(self.model.layers, held, strict=True):
+                    x = layer(x, by, cached, start)
             start += x.shape[1]
-            for layer, cached in zip(self.model.layers, held, strict=True):
-                x = layer(x, by, cached, start - x.shape[1])
             logits = head(self.model.norm(x[:, -1]))
             code = logits.argmax(-1) if numbers is None else _draw(logits, numbers[:, group])
             codes.append(code)
@@ -100,6 +125,17 @@ class CodePredictor(nn.Module):
             total = total + embedded
             x = embedded.unsqueeze(1)
         return torch.stack(codes, 1), total
+
+    def _on_cpu(self, x: torch.Tensor) -> bool:
+        return x.device.type == "cpu" and x.dtype == torch.float32 and not self.config.bias
+
+    def _cpu_steps(self) -> CpuSteps:
+        """Made anew when the weights have moved."""
+        where = self.model.norm.weight.data_ptr()
+        if self._steps is None or self._steps[0] != where:
+            layers = [layer.weights() for layer in self.model.layers if isinstance(layer, _Layer)]
+            self._steps = where, CpuSteps(self.config, layers)
+        return self._steps[1]
 
 
 @cache
