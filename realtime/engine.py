@@ -298,7 +298,8 @@ class Engine:
         tokens = self._units.run(batch, self._clock)
         ended_s = self._clock()
         self._counters.unit(batch.stage, len(batch.slots), ended_s - began_s)
-        if batch.stage is not Stage.ENCODE or batch.rank is not Rank.LISTEN:  # a second's work ahead tells nothing
+        ahead = batch.stage is Stage.ENCODE and batch.rank is Rank.LISTEN  # a second's work
+        if not ahead and self._units.frames == 1:  # what else a call does tells nothing of what it costs by rows
             self._costs.learn(batch.stage, ended_s - began_s, tokens, len(batch.slots))
         if batch.rank is Rank.REPLY:
             self._load.add(ended_s - began_s, ended_s)

@@ -31,9 +31,12 @@ class Units:
         self._counters = counters
         self._fault = fault
         self.faults_in_a_row = 0
+        self.frames = 1
+        """Frames a row of the last call: the codec may be given several."""
 
     def run(self, batch: Batch, clock: Callable[[], float]) -> int:
         """Runs the unit, tells the owners what came out. Gives the positions it prefilled, 0 for other stages."""
+        self.frames = 1
         if batch.stage is Stage.ENCODE:
             self._each(batch.stage, batch.slots, self._encode)
         elif batch.stage is Stage.PREFILL:
@@ -92,17 +95,19 @@ class Units:
         codec = self._model.codec
         assert codec is not None, "only a codec renders"
         codes = {slot: _reply(self._owners[slot]).codes for slot in batch.slots}
+        frames = self.frames = min(map(len, codes.values()))  # the one that has fewest is the one in a hurry
 
         def render(slots: Sequence[int]) -> list[tuple[int, torch.Tensor]]:
-            first = codes[slots[0]]
-            packed = first.new_empty((len(slots), 1, len(first)))  # one device, one type, whatever the model uses
+            first = codes[slots[0]][0]
+            packed = first.new_empty((len(slots), frames, len(first)))  # one device, one type, whatever the model uses
             for row, slot in enumerate(slots):
-                packed[row, 0] = codes[slot]
+                for frame in range(frames):
+                    packed[row, frame] = codes[slot][frame]
             return list(zip(slots, codec.render(slots, packed), strict=True))
 
         for slot, samples in self._each(batch.stage, batch.slots, render):
             self._counters.audio_s += int(samples.shape[0]) / self._model.spec.output_rate_hz
-            self._tell(slot, batch.stage, partial(_take_samples, samples, clock()))
+            self._tell(slot, batch.stage, partial(_take_samples, samples, frames, clock()))
 
     def _each(self, stage: Stage, slots: Sequence[int], call: Callable[[Sequence[int]], list[T]]) -> list[T]:
         """``call(slots)``; where that raises, slot by slot, so that only who is at fault is told."""
@@ -157,5 +162,5 @@ def _take_frame(frame: CodecFrame, owner: Owner) -> None:
     _reply(owner).frame(frame)
 
 
-def _take_samples(samples: torch.Tensor, now: float, owner: Owner) -> None:
-    _reply(owner).rendered(samples, now)
+def _take_samples(samples: torch.Tensor, frames: int, now: float, owner: Owner) -> None:
+    _reply(owner).rendered(samples, frames, now)

@@ -21,6 +21,8 @@ for as ``Work``; ``choose`` takes the most urgent one and lets everybody who is 
 5. So a prefill is cut into pieces that end before anybody who is listening runs dry, as far as the measured cost of so
    many positions tells, but not into pieces so small that their positions cost twice what they would in large ones.
 6. Turns that end one after the other are prefilled together where all of them together wait less than one by one.
+7. Frames cost the codec less in one call. Where a listener has two frames of lead and more can be made before that is
+   used up, up to four are rendered at once (``ReplyRun``): never the first, and not within the lead that ships.
 """
 
 from __future__ import annotations

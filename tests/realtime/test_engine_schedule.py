@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,6 +35,64 @@ def test_the_lead_over_playout_is_bounded_and_never_lost() -> None:
     assert max(ahead) <= 0.241
     assert min(ahead[3:-1]) > 0.1
     assert rig.engine.stats()["underrun_s"] == 0
+
+
+def rendered(rig: Rig) -> list[tuple[float, int]]:
+    """When each call of the codec came, and its frames; filled while the rig runs."""
+    codec, calls = rig.model.codec, []
+    assert codec is not None
+    render = codec.render
+
+    def noting(slots: Sequence[int], codes: Any) -> list[Any]:
+        calls.append((rig.now, codes.shape[1]))
+        return render(slots, codes)
+
+    codec.render = noting  # type: ignore[method-assign]
+    return calls
+
+
+@pytest.mark.parametrize("seed", [4, 6])
+def test_frames_are_rendered_together_while_the_listener_has_lead(seed: int) -> None:
+    rig = Rig(config=EngineConfig(lead_ms=1000), costs=COSTS)
+    calls = rendered(rig)
+    rig.send(*begin(1, seed=seed))
+    rig.run()
+    check(rig, 1, alone(said(turn(seed)), Sampling(seed=seed)))
+    assert calls[0][1] == 1
+    assert max(frames for _, frames in calls) == 4
+    began_s, made = rig.at(1, AudioOut), 0
+    for at_s, frames in calls:
+        waited = made * 0.08 - (at_s - began_s)
+        assert frames == 1 or waited > 0.14  # two frames, but for what ran when they were reached
+        made += frames
+    assert len(rig.of(1, AudioOut)) == made + 1  # and what the codec had held back
+    assert rig.engine.stats()["underrun_s"] == 0
+
+
+@pytest.mark.parametrize(("lead_ms", "frame_s"), [(240, 0.005), (1000, 0.09)])
+def test_without_such_lead_each_is_rendered_at_once(lead_ms: float, frame_s: float) -> None:
+    """The lead that ships has no room for it; nor has a device that is slower than speech."""
+    rig = Rig(config=EngineConfig(lead_ms=lead_ms), costs={**COSTS, "frame": frame_s})
+    calls = rendered(rig)
+    rig.send(*begin(1, seed=4))
+    rig.run()
+    assert {frames for _, frames in calls} == {1}
+    check(rig, 1, alone(said(turn(4)), Sampling(seed=4)))
+
+
+def test_who_waits_for_first_sound_is_not_kept_by_those_who_render_together() -> None:
+    rig = Rig(config=EngineConfig(lead_ms=1000), costs=COSTS)
+    calls = rendered(rig)
+    rig.send(*begin(1, seed=4))
+    rig.run(when=lambda: len(rig.of(1, AudioOut)) >= 3)
+    rig.send(*begin(2, seed=5))
+    rig.run()
+    slots = [slots for _, stage, slots in rig.calls if stage == "render"]
+    first = next(frames for (_, frames), those in zip(calls, slots, strict=True) if 1 in those)
+    assert first == 1
+    assert max(frames for _, frames in calls) == 4
+    for session, seed in ((1, 4), (2, 5)):
+        check(rig, session, alone(said(turn(seed)), Sampling(seed=seed)))
 
 
 def test_text_runs_ahead_of_speech_by_a_few_tokens_only() -> None:
