@@ -138,9 +138,7 @@ class EchoCanceller:
         if self._onset.alike and not (known and self._linear.begun):
             return np.zeros_like(near)
         clean, less = np.frombuffer(frame.data, np.int16), to_int16(left)
-        if speaks or (self._linear.settled and _power(less) < _power(clean)):
-            return less
-        return clean
+        return less if speaks or _power(less) < _power(clean) else clean
 
     def _filter(self, live: Pcm16, near: Pcm16) -> tuple[Pcm, bool]:
         """What the linear filter leaves of the frame, and whether somebody speaks in it."""

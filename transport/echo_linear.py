@@ -59,6 +59,8 @@ FAINT = 1e-7
 """Mean square of a predicted echo that is too faint to be found."""
 DIVERGED = 1.5
 """More left than there was: what was learned is forgotten."""
+ADDS = 4.0
+"""So much more left of one frame than there was: our voice broke off, and what is taken away did not come."""
 
 Samples = npt.NDArray[np.float64]
 Spectra = npt.NDArray[np.complex128]
@@ -149,7 +151,7 @@ class LinearEcho:
         if not self.sure:
             return heard
         self.predicted = predicted
-        return left
+        return heard if float(left @ left) > ADDS * float(heard @ heard) else left
 
     def _keep(self, far: Samples, near: Samples) -> None:
         if self._end + FRAME > len(self._far):

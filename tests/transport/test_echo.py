@@ -81,6 +81,26 @@ def test_who_speaks_over_a_loud_echo_is_not_taken_down(delay_s: float) -> None:
     assert level_db(clean[4 * RATE_HZ : 5 * RATE_HZ]) < -50
 
 
+@pytest.mark.parametrize("move", [100, 200, 320])
+def test_a_reply_that_comes_a_little_later_is_taken_away_as_soon_as_it_is_found(move: int) -> None:
+    """Each reply comes some milliseconds earlier or later than the last. The module takes it for somebody else's voice
+    for a while; the filter finds it again within a quarter of a second."""
+    begins = 5 * RATE_HZ
+    far = np.concatenate([voice(4, 0), np.zeros(RATE_HZ, np.float32), voice(1, 50)])
+    air = np.concatenate([np.zeros(RATE_HZ // 4, np.float32), far[:begins], np.zeros(move, np.float32), far[begins:]])
+    near = np.convolve(air, room(0, -6)).astype(np.float32)[: len(far)]
+    near += np.random.default_rng(0).normal(0, 1e-3, len(near)).astype(np.float32)
+    canceller, clean = EchoCanceller(RATE_HZ, RATE_HZ), []
+    for at in range(0, len(far), 320):
+        if not 4 * RATE_HZ <= at < begins:
+            canceller.played(to_int16(far[at : at + 320]))
+        clean.append(canceller.heard(near[at : at + 320]))
+    second = begins + RATE_HZ // 4 + move
+    for early_s in (0.1, 0.2):
+        where = slice(second + int(early_s * RATE_HZ), second + int((early_s + 0.1) * RATE_HZ))
+        assert level_db(np.concatenate(clean)[where]) < level_db(near[where]) - 20
+
+
 def test_a_loudspeaker_that_distorts_is_not_taken_for_them() -> None:
     far = voice(9, 24)
     loud = float(np.std(far))

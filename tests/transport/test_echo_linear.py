@@ -95,6 +95,16 @@ def test_a_pause_of_the_player_moves_nothing() -> None:
     assert level_db(clean[again]) < level_db(near[again]) - 18
 
 
+def test_what_did_not_come_back_is_not_added() -> None:
+    """Our voice breaks off at their end: a player that pauses, packets that are lost."""
+    linear, _ = learned()
+    near = np.asarray(np.random.default_rng(5).normal(0, QUIET, RATE_HZ), np.float32)
+    clean, sure = left(linear, voice(1, 3), near)
+    assert any(sure)
+    before, after = (np.square(x.reshape(-1, FRAME)).mean(1) for x in (near, clean))
+    assert np.all(after < 4.5 * before)
+
+
 @pytest.mark.parametrize("gain_db", [-6, -18])
 def test_another_path_is_learned(gain_db: float) -> None:
     linear, _ = learned()
