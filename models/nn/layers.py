@@ -22,16 +22,22 @@ def embedding(rows: int, size: int) -> nn.Embedding:
     return made
 
 
+def turned(weight: torch.Tensor) -> torch.Tensor:
+    """[..., out, in]: on a CPU in float32 laid out input by input, elsewhere as it is."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return weight
+    return weight.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
 class Stacked:
     """Several Linears of the same input, computed as one. They become views of one tensor, so nothing is held twice;
     that is done when first asked for, because weights are loaded, cast and moved under the Linears' own names.
 
-    ``turned``: on a CPU that tensor is laid out input by input. A product of one row with weights that are in no cache
-    then reads them in long runs, and is up to twice as fast; of many rows it is neither better nor worse."""
+    On a CPU that tensor is laid out input by input. A product of one row with weights that are in no cache then reads
+    them in long runs, and is up to twice as fast; of many rows it is neither better nor worse."""
 
-    def __init__(self, *parts: nn.Linear, turned: bool = False) -> None:
+    def __init__(self, *parts: nn.Linear) -> None:
         self._parts = parts
-        self._turned = turned
         self._weight: torch.Tensor | None = None
         self._bias: torch.Tensor | None = None
 
@@ -54,9 +60,7 @@ class Stacked:
         biases = [part.bias for part in self._parts if part.bias is not None]
         parts = [part.weight.detach() for part in self._parts]
         weight = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if self._turned and weight.device.type == "cpu":
-            weight = weight.t().contiguous().t()
-        self._weight = weight
+        self._weight = weight = turned(weight)
         self._bias = torch.cat([bias.detach() for bias in biases]) if biases else None
         for part, view in zip(self._parts, torch.split(weight, sizes), strict=True):
             part.weight = nn.Parameter(view, requires_grad=False)
@@ -65,7 +69,7 @@ class Stacked:
 class SelfAttention(nn.Module):
     """Grouped-query attention over the paged cache, queries and keys normalised per head where ``qk_norm``.
 
-    ``layer`` is this layer's place in the KvPool. ``turned``: see Stacked.
+    ``layer`` is this layer's place in the KvPool.
     """
 
     def __init__(
@@ -80,7 +84,6 @@ class SelfAttention(nn.Module):
         bias: bool = False,
         qk_norm: bool = True,
         window: int | None = None,
-        turned: bool = False,
     ) -> None:
         super().__init__()
         self.layer, self.head_dim, self.window = layer, head_dim, window
@@ -91,8 +94,8 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(heads * head_dim, hidden, bias=bias)
         self.q_norm = RmsNorm(head_dim, eps) if qk_norm else None
         self.k_norm = RmsNorm(head_dim, eps) if qk_norm else None
-        self.qkv = Stacked(self.q_proj, self.k_proj, self.v_proj, turned=turned)
-        self.out = Stacked(self.o_proj, turned=turned)
+        self.qkv = Stacked(self.q_proj, self.k_proj, self.v_proj)
+        self.out = Stacked(self.o_proj)
         self._scaled: tuple[tuple[int, torch.dtype], torch.Tensor] | None = None
 
     def project(self, x: torch.Tensor, by: Rotation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -122,15 +125,15 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """A dense SwiGLU. ``turned``: see Stacked."""
+    """A dense SwiGLU."""
 
-    def __init__(self, hidden: int, inner: int, *, turned: bool = False) -> None:
+    def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(hidden, inner, bias=False)
         self.up_proj = nn.Linear(hidden, inner, bias=False)
         self.down_proj = nn.Linear(inner, hidden, bias=False)
-        self.gate_up = Stacked(self.gate_proj, self.up_proj, turned=turned)
-        self.down = Stacked(self.down_proj, turned=turned)
+        self.gate_up = Stacked(self.gate_proj, self.up_proj)
+        self.down = Stacked(self.down_proj)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(glu(self.gate_up(x)))
@@ -145,7 +148,8 @@ class _Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """Holds the fused experts. Once ``quantized`` is set, the parameters are gone."""
+    """Holds the fused experts, laid out as Stacked's from their first use on. Once ``quantized`` is set, the parameters
+    are gone."""
 
     def __init__(self, count: int, hidden: int, inner: int) -> None:
         super().__init__()
@@ -157,7 +161,16 @@ class Experts(nn.Module):
         """gate_up and down."""
         if self.quantized:
             return self.quantized["gate_up_proj"], self.quantized["down_proj"]
+        self._turn()
         return self.gate_up_proj, self.down_proj
+
+    @torch.inference_mode(False)
+    def _turn(self) -> None:
+        down = self.down_proj
+        if down.device.type != "cpu" or down.dtype != torch.float32 or not down.is_contiguous():
+            return
+        self.gate_up_proj = nn.Parameter(turned(self.gate_up_proj.detach()), requires_grad=False)
+        self.down_proj = nn.Parameter(turned(self.down_proj.detach()), requires_grad=False)
 
 
 class SparseMoe(nn.Module):

@@ -30,8 +30,8 @@ class _Layer(nn.Module):
     def __init__(self, config: PredictorConfig) -> None:
         super().__init__()
         size, heads = config.hidden, (config.heads, config.kv_heads, config.head_dim)
-        self.self_attn = SelfAttention(0, size, *heads, eps=config.eps, bias=config.bias, turned=True)
-        self.mlp = Mlp(size, config.inner, turned=True)
+        self.self_attn = SelfAttention(0, size, *heads, eps=config.eps, bias=config.bias)
+        self.mlp = Mlp(size, config.inner)
         self.input_layernorm = RmsNorm(size, config.eps)
         self.post_attention_layernorm = RmsNorm(size, config.eps)
 
@@ -94,7 +94,7 @@ class CodePredictor(nn.Module):
         self.model = _Model(config)
         heads = [nn.Linear(config.hidden, config.vocabulary, bias=False) for _ in range(config.groups - 1)]
         self.lm_head = nn.ModuleList(heads)
-        self._heads = [Stacked(head, turned=True) for head in heads]
+        self._heads = [Stacked(head) for head in heads]
         self._steps: tuple[int, CpuSteps] | None = None
 
     def forward(
