@@ -135,6 +135,16 @@ def test_words_that_change_with_every_piece_wait_for_the_end() -> None:
     assert status(script) == "completed"
 
 
+def test_long_speech_is_no_listening_noise_whatever_word_is_made_of_it() -> None:
+    """ "hold on", by an ear that never learned it."""
+    made = from_on({0: "York", 0.25: "hello", 0.35: "good day", 0.45: "good morning", 0.7: "cost"})
+    script, _, ended = over_us(made, vowel(0.72))
+    assert status(script) == "cancelled"
+    assert script.at("conversation.item.truncated") < ended
+    script, _, _ = over_us(from_on({0: "mm", 0.3: "yeah"}), vowel(0.72))
+    assert status(script) == "completed"
+
+
 def test_words_that_stay_cut_before_the_end() -> None:
     made = from_on({0: "", 0.15: "where", 0.3: "where can", 0.5: "where can I", 0.8: "where can I find it"})
     script, _, ended = over_us(made, vowel(1.2))
