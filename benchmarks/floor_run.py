@@ -86,7 +86,7 @@ class Outcome:
     key: str = ""
     """The reply's name."""
     answer: str = ""
-    """The whole of it, as if nobody had cut in."""
+    """The whole of it, as if nobody had cut in; not known where our own echo did."""
     played_s: float = 0.0
     heard_words: int = 0
     """Words that we say they have heard of a cut reply."""
@@ -124,7 +124,9 @@ def run(talk: Talk, setup: Setup, engine: Replier, aligner: Aligner) -> list[Out
     """The whole call."""
     outcomes = list(Caller(talk, setup, engine).run())
     for outcome in outcomes:
-        whole = engine.spoken(outcome.key)
+        # Of what our own echo ended there is no more to tell; and a call in which we answer ourselves forty times a
+        # minute takes many times as long to be told again as it took.
+        whole = engine.spoken("" if outcome.by_itself else outcome.key)
         if whole is not None:
             settle(outcome, whole, aligner)
     return outcomes

@@ -129,6 +129,7 @@ def test_a_reply_that_its_own_echo_ends(aligner: Aligner) -> None:
     (plain,) = run(heard, Setup.plain(), FloorEngine(hears()), aligner)
     assert plain.echo
     assert plain.by_itself
+    assert not plain.answer, "nobody asks what it would have been"
     (alone,) = run(talk(asked("normal")), Setup.plain(), FloorEngine(hears()), aligner)
     assert not alone.echo
     assert not alone.by_itself
