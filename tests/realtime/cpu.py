@@ -1,9 +1,10 @@
 """The same as card.py on a processor: the demo on one core, as ``benchmarks/engine.py`` has it.
 
 ``python -m tests.realtime.cpu`` plays its conversations in virtual time, each call as long as it was measured to take
-within the running engine (2026-11-27, a core of an AMD EPYC, Zen 4, float32, otherwise idle; medians over a few calls,
-what lies beyond four rows extrapolated). What it prints is simulated. It is here so that a schedule that is made for a
-card is not paid for by who has none: on a core, rows cost what they cost, and only tokens and frames share.
+within the running engine (``cpu_costs.py``, 2026-11-27: processor time on a core of an AMD EPYC, Zen 4, float32, with
+another program on the other core; medians over a few calls, what lies beyond five questions extrapolated). What it
+prints is simulated. It is here so that a schedule that is made for a card is not paid for by who has none: on a core,
+rows cost what they cost, and only tokens and frames share.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from collections.abc import Sequence
 from benchmarks.engine import SPREAD_S
 from tests.realtime.card import Card, between, converse
 
-ENCODE_MS = ((1, 11.5), (2, 20.0), (3, 29.0), (4, 38.0), (8, 70.0))
-"""Questions of three seconds."""
-PREFILL_MS = ((3, 7.0), (46, 21.5), (92, 30.0), (138, 38.0), (184, 47.0), (368, 82.0))
+ENCODE_MS = ((1, 10.3), (2, 12.5), (5, 28.7), (8, 45.0))
+"""Questions of three seconds: what is left of them when they end (mel frames and convolutions are made before)."""
+PREFILL_MS = ((3, 7.5), (46, 21.8), (92, 29.1), (230, 52.9), (368, 77.0))
 """Positions; a question has 46. With the talker's part."""
-DECODE_MS = ((1, 5.0), (2, 7.0), (4, 7.5), (8, 9.5))
-FIRST_TOKEN_MS = ((1, 1.3), (8, 2.0))
+DECODE_MS = ((1, 4.9), (2, 6.9), (4, 7.9), (8, 9.0))
+FIRST_TOKEN_MS = ((1, 1.0), (8, 2.0))
 """The first token of a reply needs no step: it is drawn from what the prefill gave."""
-FRAME_MS = ((1, 10.8), (2, 13.0), (3, 14.5), (4, 15.7), (8, 19.0))
-FIRST_FRAME_MS = ((1, 1.7), (4, 4.0), (8, 6.0))
-RENDER_MS = ((1, 4.6), (2, 5.2), (4, 6.5), (8, 7.5))
+FRAME_MS = ((1, 9.5), (2, 11.7), (3, 13.1), (4, 13.1), (8, 15.8))
+FIRST_FRAME_MS = ((1, 1.2), (4, 4.2), (8, 6.0))
+RENDER_MS = ((1, 5.0), (2, 5.4), (4, 6.2), (8, 7.5))
 
 
 class Cpu(Card):
