@@ -161,14 +161,13 @@ class Experts(nn.Module):
         """gate_up and down."""
         if self.quantized:
             return self.quantized["gate_up_proj"], self.quantized["down_proj"]
-        self._turn()
+        down = self.down_proj
+        if down.device.type == "cpu" and down.dtype == torch.float32 and down.is_contiguous():
+            self._turn()
         return self.gate_up_proj, self.down_proj
 
     @torch.inference_mode(False)
     def _turn(self) -> None:
-        down = self.down_proj
-        if down.device.type != "cpu" or down.dtype != torch.float32 or not down.is_contiguous():
-            return
         self.gate_up_proj = nn.Parameter(turned(self.gate_up_proj.detach()), requires_grad=False)
         self.down_proj = nn.Parameter(turned(self.down_proj.detach()), requires_grad=False)
 
