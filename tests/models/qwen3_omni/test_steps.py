@@ -256,3 +256,24 @@ def test_codes_that_the_talker_did_not_make_are_refused(stepped: Model) -> None:
     caller.codec.reset(caller.slot)
     assert len(caller.codec.render([caller.slot], frame.codes[None, None])[0])
     caller.close()
+
+
+def test_frames_that_were_made_with_their_samples_may_be_asked_for_together(
+    plain: Model, captured: tuple[Model, CopyingCapture]
+) -> None:
+    """As the engine asks where there is lead for it: the samples are those of asking one by one."""
+    heard = []
+    for model, together in ((plain, 1), (captured[0], 1), (captured[0], 3)):
+        caller = opened(model)
+        caller.user(Text("hi"))
+        said = caller.begin(GREEDY)
+        while not said.text_over:
+            think([caller], [said])
+        made = [caller.talker.frame([caller.slot])[0].codes for _ in range(6)]
+        codes = torch.stack([one for one in made if one is not None])
+        pieces = [caller.codec.render([caller.slot], part[None])[0] for part in codes.split(together)]
+        heard.append(torch.cat(pieces))
+        caller.close()
+    assert len(heard[0]) == 6 * 1920 - 555
+    torch.testing.assert_close(heard[1], heard[0], atol=2e-5, rtol=0)
+    assert torch.equal(heard[2], heard[1])
