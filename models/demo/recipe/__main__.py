@@ -55,14 +55,14 @@ SHARES = {"hear": 0.2, "couple": 0.22, "see": 0.06, "read": 0.12, "think": 0.15,
 BEFORE = {"hear": "couple.pt", "read": "think.pt"}
 """Stages whose work is over once the file is there."""
 SEEN_AND_HEARD = lessons.Shares(
-    heard=0.5,
-    look=0.12,
+    heard=0.7,
+    look=0.1,
     camera=0.05,
     turned=0.3,
     senseless=0.12,
-    over=0.15,
-    begun=0.1,
-    tools=0.15,
+    over=0.3,
+    begun=0.15,
+    tools=0.12,
     silent=0.03,
     turns=(0.6, 0.2, 0.2),
 )
