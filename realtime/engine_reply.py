@@ -141,12 +141,13 @@ class ReplyRun:
         works = []
         speaking, frame_s = self._speaking, self._model.spec.frame_s
         start_s = self._start_s(now)
-        ready = self._may_speak()
         if speaking.waiting:
-            at_s = self._render_at_s(now, start_s if ready else math.inf)
+            at_s = self._render_at_s(now, math.inf if speaking.ended else start_s)
             works.append(Work(self._slot, Stage.RENDER, Rank.REPLY, due_s, at_s, listening=heard, waiting=waits))
         needs_text = True
         if speaking.begun and not speaking.ended:
+            assert self._model.talker is not None, "only a talker speaks"
+            ready = self._model.talker.ready(self._slot)
             ahead = len(speaking.fed) - speaking.frames
             needs_text = not ready or ahead < self._config.text_lead_tokens
             if ready:
@@ -170,14 +171,9 @@ class ReplyRun:
         lead_s = max(self._config.lead_ms / 1000, 2 * frame_s)
         return self._listener.ready_at_s(now, lead_s - (1 + len(self._speaking.waiting)) * frame_s)
 
-    def _may_speak(self) -> bool:
-        """The talker has what its next frame needs."""
-        talker, speaking = self._model.talker, self._speaking
-        return talker is not None and speaking.begun and not speaking.ended and talker.ready(self._slot)
-
     def _render_at_s(self, now: float, next_s: float) -> float:
-        """When the codec is to render what waits, with the talker able to go on at ``next_s``. A frame costs less in a
-        call of several: while the listener has lead enough, it waits for the next ones if they can be made by then."""
+        """When the codec is to render what waits, with the next frame to be made from ``next_s`` on, or never. A frame
+        costs less in a call of several: while the listener has lead enough, it waits for what may come by then."""
         if self._timer.ttfa_s is None or len(self._speaking.waiting) >= RENDER_FRAMES:
             return -math.inf
         latest_s = self._listener.ready_at_s(now, RENDER_LEAD_FRAMES * self._model.spec.frame_s)
