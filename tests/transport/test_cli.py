@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import soxr
 from PIL import Image
 from typer.testing import CliRunner
 
+from realtime.schedule import EngineConfig
 from tests.realtime.doubles import toy_model
 from tests.transport.live import PATIENCE_S, LiveServer, espeak, read_wav
+from transport import cli
 from transport.auth import Gate
 from transport.call_report import MEANINGS
 from transport.caller import RATE_HZ
@@ -147,6 +150,20 @@ def test_a_server_that_can_not_be_started_says_why(arguments: list[str], words: 
     status, _, errors = parley("serve", *arguments)
     assert status == 1
     assert words in errors, errors
+
+
+def test_what_the_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[EngineConfig] = []
+
+    def engine(*given: Any) -> None:
+        told.append(given[-1])
+        raise SystemExit
+
+    monkeypatch.setattr(cli, "_engine", engine)
+    parley("serve", "--model", "tiny", "--port", 0)
+    parley("serve", "--model", "tiny", "--port", 0, "--slots", 3, "--lead-ms", 1000)
+    assert told == [EngineConfig(max_sessions=8), EngineConfig(max_sessions=3, lead_ms=1000)]
+    assert "80" in parley("serve", "--model", "tiny", "--lead-ms", 20)[2], "a frame at least"
 
 
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded() -> None:
