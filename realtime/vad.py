@@ -43,6 +43,8 @@ HISS_HZ, HISS_SHARE = 2000.0, 0.85
 LOUD_FRAMES, TURN_FRAMES = 25, 150
 """Voiced frames that tell how loud somebody is: half a second just now, three seconds in a turn."""
 FEW_FRAMES = 6
+UNDER_DB = 20.0
+"""So far under the loudest of their frames is no voice, but what the gate let through before it: a breath, a hum."""
 
 
 class VoiceDetector(Protocol):
@@ -224,8 +226,8 @@ class Vad:
 
 
 def _louder(levels: list[float]) -> float:
-    """Seven in ten of the levels are no louder; of few, the loudest: words begin softly. SILENT_DB where there are
-    none."""
-    if not levels:
-        return SILENT_DB
-    return max(levels) if len(levels) <= FEW_FRAMES else sorted(levels)[int(0.7 * len(levels))]
+    """Seven in ten of the levels that are voice are no louder; of few, the loudest: words begin softly. SILENT_DB where
+    there are none."""
+    loudest = max(levels, default=SILENT_DB)
+    voice = sorted(level for level in levels if level >= loudest - UNDER_DB)
+    return loudest if len(voice) <= FEW_FRAMES else voice[int(0.7 * len(voice))]

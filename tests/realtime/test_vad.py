@@ -122,6 +122,18 @@ def test_a_turn_is_as_loud_as_its_louder_half_and_not_as_its_end() -> None:
     assert vad.turn_db == vad.level_db
 
 
+def test_a_hum_before_a_word_makes_nobody_faint() -> None:
+    """What a gate lets through before the first vowel of "what": a fifth of a second, 30 dB under it."""
+    vad = Vad(Loudness())
+    vad.push(frames("#" * 60))
+    usual_db = vad.turn_db
+    vad.forget()
+    vad.push(0.3 * frames("#" * 10))
+    assert vad.level_db < usual_db - 10
+    vad.push(10 * frames("#"))
+    assert vad.level_db > usual_db
+
+
 SPEAKERS = [Speaker("flite", voice) for voice in ("rms", "slt", "awb", "kal16")] + [
     Speaker("espeak-ng", voice) for voice in ("en-us+m3", "en-gb+f2", "en-029+f4")
 ]
