@@ -31,7 +31,7 @@ from realtime.endpoint import word_set
 from realtime.turns import Event
 
 BACKCHANNELS = word_set(
-    """um er erm uh huh uhhuh mhm mm mmhm hmm hm yeah yes yep yup right okay ok sure aha ah oh i see exactly good great
+    """um er erm uh huh uhhuh mhm mhmm mm mmm mmhm mmhmm hmmm hmm hm yeah yes yep yup right okay ok sure aha ah oh i see exactly good great
     wow cool really indeed true nice"""
 )
 TAKERS = word_set(

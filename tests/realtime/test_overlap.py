@@ -110,7 +110,7 @@ def test_silence_always_ends_it() -> None:
             assert judge(RULES, replace(over, asked=asked)) is Event.FALSE_ALARM
 
 
-@pytest.mark.parametrize("text", ["Uh-huh.", "yeah, okay", "Mm-hmm", "I see", "", "um"])
+@pytest.mark.parametrize("text", ["Uh-huh.", "yeah, okay", "Mm-hmm", "Mm hmmm.", "I see", "", "um"])
 def test_listening_noises(text: str) -> None:
     assert is_backchannel(text)
 
