@@ -31,8 +31,8 @@ from realtime.endpoint import word_set
 from realtime.turns import Event
 
 BACKCHANNELS = word_set(
-    """um er erm uh huh uhhuh mhm mhmm mm mmm mmhm mmhmm hmmm hmm hm yeah yes yep yup right okay ok sure aha ah oh i see exactly good great
-    wow cool really indeed true nice"""
+    """um er erm uh huh uhhuh mhm mhmm mm mmm mmhm mmhmm hmmm hmm hm yeah yes yep yup right okay ok sure aha ah oh i
+    see exactly good great wow cool really indeed true nice"""
 )
 TAKERS = word_set(
     """stop wait no nope hold hang hey hello sorry excuse but actually listen enough quiet pause cancel halt please
@@ -41,7 +41,7 @@ TAKERS = word_set(
 """Words that take the floor by themselves."""
 SURE_WORDS = 2
 """Other words do so together (listening noises don't count): one alone, and shorter than
-`OverlapRules.noise_after_ms`, is as likely a cough that was taken for a word, and the first piece of a word is often
+`OverlapRules.interrupt_after_ms`, is as likely a cough that was taken for a word, and the first piece of a word is often
 taken for another."""
 SURE_OF_NOISE = 3
 """...or so many, if it sounds like a cough."""
