@@ -41,8 +41,8 @@ TAKERS = word_set(
 """Words that take the floor by themselves."""
 SURE_WORDS = 2
 """Other words do so together (listening noises don't count): one alone, and shorter than
-`OverlapRules.interrupt_after_ms`, is as likely a cough that was taken for a word, and the first piece of a word is often
-taken for another."""
+`OverlapRules.interrupt_after_ms`, is as likely a cough that was taken for a word, and the first piece of a word is
+often taken for another."""
 SURE_OF_NOISE = 3
 """...or so many, if it sounds like a cough."""
 WORDS_MS = 240.0
