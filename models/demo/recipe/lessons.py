@@ -199,9 +199,8 @@ class Teacher:
             if turn.intent in _UNANSWERED:
                 self._written_down(layout, turn)
                 continue
-            asked = (
-                kind(turn) == over.PHRASE or self.rng.random() < self.shares.transcribe
-            )  # nothing, where it was noise
+            # Of noise nothing is written down.
+            asked = kind(turn) == over.PHRASE or self.rng.random() < self.shares.transcribe
             question = layout.fork() if asked else None
             layout.text(chat.END + "\n")
             self._reply(layout, turn, last=True)
