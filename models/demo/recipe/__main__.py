@@ -12,6 +12,7 @@
     think               the text model, from text and from what the towers made
     codec, speak        the codec and the talker
     export              the checkpoint folder
+    mix --share S       weights between those that ship (0) and the checkpoint's (1), in its place
     ending              how the exported checkpoint tells that a speaker is done
     evaluate            the table, against an exported checkpoint; --quick a quarter of the cases
 
@@ -38,6 +39,7 @@ from . import (
     hear,
     heard,
     lessons,
+    mix,
     pool,
     see,
     shapes,
@@ -124,18 +126,19 @@ def evaluated(folder: Path, size: float) -> None:
 
 def main() -> None:
     """The command line."""
-    stages = ("all", "tokenizer", "pool", "mels", "listen", *SHARES, "export", "ending", "evaluate")
+    stages = ("all", "tokenizer", "pool", "mels", "listen", *SHARES, "export", "mix", "ending", "evaluate")
     parser = argparse.ArgumentParser(prog="python -m models.demo.recipe", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--minutes", type=float, default=120.0, help="training time, of this stage or of all")
     parser.add_argument("--checkpoint", type=Path, help="folder to write or evaluate; default: in the work folder")
     parser.add_argument("--rate", type=float, help="highest rate of couple and think, to go on gently; phones are left")
+    parser.add_argument("--share", type=float, default=0.7, help="of what was taught since, for mix")
     parser.add_argument("--clips", type=int, default=pool.SHARD_CLIPS, help="questions to synthesize for each shard")
     parser.add_argument("--quick", action="store_true", help="evaluate a quarter of the cases")
     options = parser.parse_args()
     work = work_folder()
     folder = options.checkpoint or work / "checkpoint"
-    if options.stage not in ("evaluate", "export", "ending") and warm.restore(work, SHIPPED):
+    if options.stage not in ("evaluate", "export", "mix", "ending") and warm.restore(work, SHIPPED):
         print(f"nothing in {work}: going on from {SHIPPED}")
     every = options.stage == "all"
     if every or options.stage == "tokenizer":
@@ -156,6 +159,8 @@ def main() -> None:
     if every or options.stage == "export":
         export_speech.export(speak.train(0))
         warm.keep(work, export.export(work, folder))
+    if options.stage == "mix":
+        print(f"{mix.mix(SHIPPED, folder, options.share)} tensors lie between {SHIPPED} and what {folder} held")
     if every or options.stage == "ending":
         ending.calibrate(folder)
     if every or options.stage == "evaluate":
