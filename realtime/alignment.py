@@ -27,6 +27,8 @@ WORD_SLACK = 0.35
 """Share of a word's characters that may be missing for it to count as heard, where they are spread evenly..."""
 PLAYED_SLACK = 0.5
 """...and of its time, where the talker tells which word it says."""
+LONGEST = 64
+"""Characters in which the end of a word's letters is looked for."""
 CLOSING = ("Po", "Pe", "Pf", "Pd")
 """Unicode's categories of punctuation that belongs to the word before it."""
 PAUSES = ".,;:?!。，、；：？！"
@@ -173,8 +175,12 @@ class Alignment:
         at, it says the word."""
         if end >= len(self.text):
             return self.complete or not self.text[-1:].isalnum()
-        begun = any(map(str.isalnum, self.text[self.text.rfind(" ", 0, end) + 1 : end]))
-        return begun and is_word_end(self.text, end) and unicodedata.category(self.text[end]) not in CLOSING
+        last = "".join(self.text[max(0, end - LONGEST) : end].split()[-1:])
+        return (
+            any(map(str.isalnum, last))
+            and is_word_end(self.text, end)
+            and unicodedata.category(self.text[end]) not in CLOSING
+        )
 
 
 def is_word_end(text: str, end: int) -> bool:

@@ -283,6 +283,21 @@ def test_whether_the_talker_looks_at_a_word_or_at_its_comma_is_the_same(
         }
 
 
+@pytest.mark.parametrize(
+    "pieces", [["one ", "two ", "three "], ["one", " two", " three"], ["one", " ", "two", " ", "three"]]
+)
+def test_wherever_the_blanks_are_words_are_heard(pieces: list[str]) -> None:
+    alignment = Alignment(RATE)
+    for token, text in enumerate(pieces, 1):
+        alignment.add_text(text, token)
+        if text.strip():
+            for _ in range(2):
+                alignment.add_audio(FRAME, len(pieces), token)
+    alignment.complete = True
+    heard = [len(alignment.said(frame * FRAME).text.split()) for frame in range(7)]
+    assert heard == [0, 1, 1, 2, 2, 3, 3]
+
+
 def test_a_word_that_is_still_being_said_is_not_heard() -> None:
     alignment = spoken([1, 1, 1, 1, 2, 2], complete=False)
     assert alignment.said(6 * FRAME).text == "Water"
