@@ -246,9 +246,8 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
     slack_s = math.inf
     if not head.listening:
         slack_s = SPARE * (_dry_at_s(works) - now - LEAST_LEAD_S) - _round_s(works, costs)
-        first = (
-            _riders(head, ready) if head.rank <= Rank.LISTEN else [head]
-        )  # of the rest, as many as there is time for
+        # Of what is only written down, as many go along as there is time for.
+        first = _riders(head, ready) if head.rank <= Rank.LISTEN else [head]
         late_s = now + (_whole_s(first, costs, config) + _round_s(works, costs)) / SPARE + LEAST_LEAD_S
         there = ready if head.rank is Rank.REPLY else able  # gathered is in time for a turn, not for what is longer
         head = min((work for work in there if work.listening and work.deadline_s < late_s), key=_urgency, default=head)
