@@ -61,12 +61,16 @@ class Alignment:
     complete: bool = False
     _ends: list[int] = field(default_factory=list, repr=False)  # characters up to and with each piece of text
     _tokens: list[int] = field(default_factory=list, repr=False)  # reply tokens at the same places
+    _settled: list[int] = field(default_factory=list, repr=False)  # where words end, but for the end of the text
     _heard_to: list[tuple[int, int]] = field(default_factory=list, repr=False)  # samples, tokens taken in by then
     _saying: list[tuple[int, int]] = field(default_factory=list, repr=False)  # start of a piece, token it says
 
     def add_text(self, text: str, tokens: int) -> None:
         """Speech text as decoded; ``tokens`` counts the reply's tokens up to and with it."""
+        before = len(self.text)
         self.text += text
+        if text and self._ends and self._ends_word(before):
+            self._settled.append(before)
         self._ends.append(len(self.text))
         self._tokens.append(tokens)
 
@@ -139,7 +143,8 @@ class Alignment:
 
     def _words(self) -> list[int]:
         """Where each word ends, in characters; ascending."""
-        return [end for end in self._ends if self._ends_word(end)]
+        over = bool(self.text) and (self.complete or not self.text[-1].isalnum())
+        return [*self._settled, len(self.text)] if over else self._settled
 
     def _end_of(self, token: int) -> int:
         """Characters up to and with a token."""
@@ -171,16 +176,11 @@ class Alignment:
         return later[0] if later else len(self.text)
 
     def _ends_word(self, end: int) -> bool:
-        """Not between a word and the comma after it, nor after the quote before it: whichever of them the talker looks
-        at, it says the word."""
-        if end >= len(self.text):
-            return self.complete or not self.text[-1:].isalnum()
+        """With text behind it. Not between a word and the comma after it, nor after the quote before it: whichever of
+        them the talker looks at, it says the word."""
         last = "".join(self.text[max(0, end - LONGEST) : end].split()[-1:])
-        return (
-            any(map(str.isalnum, last))
-            and is_word_end(self.text, end)
-            and unicodedata.category(self.text[end]) not in CLOSING
-        )
+        begun = any(map(str.isalnum, last))
+        return begun and is_word_end(self.text, end) and unicodedata.category(self.text[end]) not in CLOSING
 
 
 def is_word_end(text: str, end: int) -> bool:
