@@ -74,7 +74,7 @@ def attend(
         return _kernel(q, k, v, layout.seen, scale, backend).transpose(1, 2).flatten(0, 1)
     layout.write(layer, keys, values)
     if isinstance(layout, StepPlan):
-        return _static_step(queries, layout, layer, window, scale, backend)
+        return attend_written(queries, layout, layer=layer, window=window, scale=scale, backend=backend)
     if backend == "flash":
         return _flash_paged(queries, layout, layer, window, scale)
     if queries.is_cuda and layout.pads_well and window is None:
@@ -183,10 +183,19 @@ def reads_pages(device: str, dtype: torch.dtype) -> bool:
     return device == "cuda" and (best_backend(device, dtype) == "flash" or has_triton())
 
 
-def _static_step(
-    queries: torch.Tensor, plan: StepPlan, layer: int, window: int | None, scale: float, backend: Backend
+def attend_written(
+    queries: torch.Tensor,
+    plan: StepPlan,
+    *,
+    layer: int = 0,
+    window: int | None = None,
+    scale: float | None = None,
+    backend: Backend | None = None,
 ) -> torch.Tensor:
-    """One query a row; nothing here depends on a value of the plan, so that a graph can be replayed with others."""
+    """``attend`` where the new keys and values are in the cache already. One query a row; nothing here depends on a
+    value of the plan, so that a graph can be replayed with others."""
+    scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    backend = backend or best_backend(queries.device.type, queries.dtype)
     if backend == "flash":
         pages = (-1, plan.pool.page_tokens, *plan.pool.keys.shape[2:])
         out: torch.Tensor = _flash().flash_attn_with_kvcache(

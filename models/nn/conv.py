@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from models.nn.kernels import kernels, on_card
+
 _FEW = 16
 """Inputs up to which an upsampling is a product: torch's transposed convolution is ten times slower there on a CPU."""
 
@@ -98,6 +100,9 @@ class SnakeBeta(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, channels, time]"""
         frequency, scale = self._factors()
+        if on_card(x):
+            out: torch.Tensor = kernels("fused_kernels").snake(x, frequency, scale)
+            return out
         wave = torch.mul(x, frequency).sin_().square_()  # one buffer for all of it
         return torch.addcmul(x, scale, wave, out=wave)
 

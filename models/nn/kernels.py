@@ -7,6 +7,8 @@ import importlib.util
 from functools import cache
 from typing import Any
 
+import torch
+
 
 @cache
 def has_triton() -> bool:
@@ -14,7 +16,12 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def on_card(x: torch.Tensor) -> bool:
+    """Our kernels compute with ``x``: it is on a card, and no gradient is wanted."""
+    return x.is_cuda and not torch.is_grad_enabled() and has_triton()
+
+
 @cache
 def kernels(name: str) -> Any:
-    """The module ``models.nn.NAME``: ``paged`` or ``moe_kernels``."""
+    """The module ``models.nn.NAME``: ``paged`` or one of ``*_kernels``."""
     return importlib.import_module(f"models.nn.{name}")

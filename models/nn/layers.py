@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from models.nn.attention import attend
+from models.nn.attention import attend, attend_written
 from models.nn.cache import KvPlan
+from models.nn.kernels import kernels, on_card
 from models.nn.moe import experts, glu, route
-from models.nn.norm import RmsNorm, rms_norm
+from models.nn.norm import RmsNorm, add_norm, rms_norm
 from models.nn.quant import Quantized, Weight
 from models.nn.rotary import Rotation, rotate
 from models.nn.step import StepPlan
@@ -101,15 +102,22 @@ class SelfAttention(nn.Module):
     def project(self, x: torch.Tensor, by: Rotation) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values [..., heads, head dim] of x [..., hidden], the first two normalised and rotated."""
         heads, kv_heads = self._heads
-        all_heads = self.qkv(x).view(*x.shape[:-1], -1, self.head_dim)
+        all_heads = self.heads(x)
         both, values = all_heads[..., : heads + kv_heads, :], all_heads[..., heads + kv_heads :, :]
         if self.q_norm is not None and self.k_norm is not None:
-            both = rms_norm(both, self._scales(self.q_norm, self.k_norm), self.q_norm.eps)
+            both = rms_norm(both, self.scales(), self.q_norm.eps)
         both = rotate(both, by)
         return both[..., :heads, :], both[..., heads:, :], values
 
-    def _scales(self, q_norm: RmsNorm, k_norm: RmsNorm) -> torch.Tensor:
-        """[heads + kv heads, head dim], put together once."""
+    def heads(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., heads + 2 kv heads, head dim]: queries, keys and values as they are projected."""
+        return self.qkv(x).view(*x.shape[:-1], -1, self.head_dim)
+
+    def scales(self) -> torch.Tensor:
+        """[heads + kv heads, head dim]: the weights of both norms, put together once."""
+        q_norm, k_norm = self.q_norm, self.k_norm
+        assert q_norm is not None, "asked for where heads are normalised"
+        assert k_norm is not None, "the two come together"
         known = (q_norm.weight.data_ptr(), q_norm.weight.dtype)
         if self._scaled is None or self._scaled[0] != known:
             heads, kv_heads = self._heads
@@ -119,9 +127,19 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan | StepPlan) -> torch.Tensor:
         """[total, hidden] -> [total, hidden]"""
-        q, k, v = self.project(x, by)
-        mixed = attend(q, k, v, plan, layer=self.layer, window=self.window)
+        if isinstance(plan, StepPlan) and on_card(x):
+            mixed = attend_written(self._written(x, by, plan), plan, layer=self.layer, window=self.window)
+        else:
+            mixed = attend(*self.project(x, by), plan, layer=self.layer, window=self.window)
         return self.out(mixed.reshape(len(x), -1))
+
+    def _written(self, x: torch.Tensor, by: Rotation, plan: StepPlan) -> torch.Tensor:
+        """``project`` in one kernel that puts keys and values into the cache; the queries."""
+        keys, values = plan.pool.keys[self.layer], plan.pool.values[self.layer]
+        scales, eps = (None, 0.0) if self.q_norm is None else (self.scales(), self.q_norm.eps)
+        write = kernels("fused_kernels").write_heads
+        queries: torch.Tensor = write(self.heads(x), scales, by, plan.places, keys, values, eps)
+        return queries
 
 
 class Mlp(nn.Module):
@@ -186,11 +204,12 @@ class SparseMoe(nn.Module):
         self.shared_expert_gate = nn.Linear(hidden, 1, bias=False) if shared_inner else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[total, hidden] -> [total, hidden]"""
+        """[total, hidden] -> [total, hidden], or in parts that are to be summed, [total, parts, hidden]"""
         weights, chosen = route(x, self.gate.weight, self.top_k, self.normalise)
         out = experts(x, chosen, weights, *self.experts.weights())
         if self.shared_expert is not None and self.shared_expert_gate is not None:
-            out = out + torch.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)
+            shared = torch.sigmoid(self.shared_expert_gate(x)) * self.shared_expert(x)
+            out = out + shared if out.ndim == shared.ndim else torch.cat((out, shared.unsqueeze(1)), 1)
         return out
 
 
@@ -204,8 +223,15 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RmsNorm(hidden, eps)
         self.post_attention_layernorm = RmsNorm(hidden, eps)
 
-    def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan | StepPlan) -> torch.Tensor:
-        """[total, hidden] -> [total, hidden]"""
-        x = x + self.self_attn(self.input_layernorm(x), by, plan)
-        out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return out
+    def forward(
+        self, x: torch.Tensor, normed: torch.Tensor, by: Rotation, plan: KvPlan | StepPlan, following: RmsNorm
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [total, hidden] and what ``input_layernorm`` made of it -> what comes out, and what ``following``, the next
+        layer's norm, makes of that: adding and normalising are one pass."""
+        x, normed = add_norm(x, self.self_attn(normed, by, plan), self.post_attention_layernorm)
+        return add_norm(x, self.mlp(normed), following)
+
+
+def norms_of(layers: nn.ModuleList, last: RmsNorm) -> list[RmsNorm]:
+    """What normalises each of the decoder ``layers``' inputs, and their output."""
+    return [*(layer.input_layernorm for layer in layers if isinstance(layer, DecoderLayer)), last]

@@ -11,14 +11,14 @@ from functools import cache
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from models.nn.kernels import has_triton, kernels
+from models.nn.kernels import kernels, on_card
 from models.nn.quant import Quantized, Weight
 
-FEW_PAIRS = 128
-"""Pairs of token and expert up to which, on CUDA, each is computed by itself: beyond that, too many tokens choose the
+FEW_PAIRS = 64
+"""Pairs of token and expert up to which, on a card, each is computed by itself: beyond that, too many tokens choose the
 same expert."""
-FEW_PAIRS_EXACT = 4096
-"""The same where there is no grouped product that asks nothing of the host."""
+MANY_PAIRS = 8192
+"""Pairs from which on torch's grouped product, which is made for many rows of each expert, is faster than ours."""
 
 DENSE_TOKENS = 16
 """Up to so many tokens a model of few experts computes all of them, on a CPU."""
@@ -30,7 +30,11 @@ def route(x: torch.Tensor, router: torch.Tensor, top_k: int, normalise: bool) ->
     Returns weights [n, top_k] (softmax over all experts in float32; with ``normalise`` they sum to 1) in x's dtype, and
     int64 [n, top_k] expert numbers.
     """
-    chance = F.linear(x, router).softmax(-1, dtype=torch.float32)
+    logits = F.linear(x, router)
+    if on_card(x):
+        both: tuple[torch.Tensor, torch.Tensor] = kernels("fused_kernels").route(logits, top_k, normalise)
+        return both
+    chance = logits.softmax(-1, dtype=torch.float32)
     weights, chosen = chance.topk(top_k, dim=-1)
     if normalise:
         weights = weights / weights.sum(-1, keepdim=True)
@@ -40,10 +44,11 @@ def route(x: torch.Tensor, router: torch.Tensor, top_k: int, normalise: bool) ->
 def experts(
     x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
-    """[n, hidden]: for each token the weighted sum of its experts' SwiGLU outputs."""
+    """[n, hidden]: for each token the weighted sum of its experts' SwiGLU outputs. Or [n, top_k, hidden], its parts:
+    who adds them to something sums them in the same pass (norm.py)."""
     grouped = x.is_cuda and has_grouped(x.dtype)
-    if x.is_cuda and has_triton() and chosen.numel() <= (FEW_PAIRS if grouped else FEW_PAIRS_EXACT):
-        return _few_tokens(x, chosen, weights, gate_up, down)
+    if on_card(x) and not (grouped and isinstance(gate_up, torch.Tensor) and chosen.numel() >= MANY_PAIRS):
+        return _on_card(x, chosen, weights, gate_up, down)
     if grouped:
         return _grouped(x, chosen, weights, _wide(gate_up), _wide(down))
     if x.shape[0] == 1:
@@ -84,6 +89,9 @@ def grouped_on_cpu(dtype: torch.dtype) -> bool:
 
 def glu(x: torch.Tensor) -> torch.Tensor:
     """[..., 2 * inner], gate first -> [..., inner]"""
+    if on_card(x):
+        out: torch.Tensor = kernels("fused_kernels").glu(x)
+        return out
     gate, up = x.chunk(2, dim=-1)
     return F.silu(gate) * up
 
@@ -99,16 +107,17 @@ def _dense(
     return torch.bmm(inner, down.transpose(1, 2)).sum(0)
 
 
-def _few_tokens(
+def _on_card(
     x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
-    """Every (token, expert) pair by itself (moe_kernels.py)."""
+    """Every (token, expert) pair by itself (moe_kernels.py), or those of an expert together (grouped_kernels.py)."""
+    few = chosen.numel() <= FEW_PAIRS
+    kernel = kernels("moe_kernels").few_tokens if few else kernels("grouped_kernels").grouped
     out: torch.Tensor
     if isinstance(gate_up, Quantized) and isinstance(down, Quantized):
-        scales = gate_up.scale, down.scale
-        out = kernels("moe_kernels").few_tokens(x, chosen, weights, gate_up.values, down.values, scales)
+        out = kernel(x, chosen, weights, gate_up.values, down.values, (gate_up.scale, down.scale))
     else:
-        out = kernels("moe_kernels").few_tokens(x, chosen, weights, gate_up, down)
+        out = kernel(x, chosen, weights, gate_up, down)
     return out
 
 

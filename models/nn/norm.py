@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from models.nn.kernels import kernels, on_card
+
 
 class RmsNorm(nn.Module):
     """x / rms(x) * weight over the last dimension, statistics in float32."""
@@ -37,6 +39,15 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     share, at_least = _constants(size, eps)
     factor = torch.addmv(at_least, (x * x).reshape(-1, size), share).rsqrt_()
     return (x * factor.view(*x.shape[:-1], 1)).mul_(weight)
+
+
+def add_norm(x: torch.Tensor, more: torch.Tensor, norm: RmsNorm) -> tuple[torch.Tensor, torch.Tensor]:
+    """``x`` [..., size] plus ``more``, of that shape or in parts [..., parts, size]; and the norm of that."""
+    if on_card(x):
+        both: tuple[torch.Tensor, torch.Tensor] = kernels("fused_kernels").add_norm(x, more, norm.weight, norm.eps)
+        return both
+    x = x + (more if more.ndim == x.ndim else more.sum(-2))
+    return x, norm(x)
 
 
 class RmsRows:

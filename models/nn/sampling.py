@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from models.base import Sampling
+from models.nn.kernels import kernels, on_card
 
 _MASK = (1 << 64) - 1
 
@@ -85,6 +86,9 @@ def draw(
 
     All [n]: ``temperature`` above 0, ``top_k`` from 1 (which is greedy) to ``most``, ``numbers`` in [0, 1)."""
     best, ids = logits.topk(most, dim=-1)
+    if on_card(best):
+        drawn: torch.Tensor = kernels("fused_kernels").draw(best, ids, temperature, top_k, top_p, numbers)
+        return drawn
     place = torch.arange(best.shape[-1], device=best.device)
     scaled = (best.double() / temperature[:, None]).masked_fill(place >= top_k[:, None], float("-inf"))
     chance = scaled.softmax(-1)

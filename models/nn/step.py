@@ -75,9 +75,13 @@ class StepPlan:
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Puts the new positions' keys and values, [rows, kv heads, head dim], into the pool."""
-        where = self._staging.device["write"]
-        self.pool.keys[layer].index_copy_(0, where, keys)
-        self.pool.values[layer].index_copy_(0, where, values)
+        self.pool.keys[layer].index_copy_(0, self.places, keys)
+        self.pool.values[layer].index_copy_(0, self.places, values)
+
+    @property
+    def places(self) -> torch.Tensor:
+        """int64 [rows], where in the pool each new position goes."""
+        return self._staging.device["write"]
 
     @property
     def block_table(self) -> torch.Tensor:

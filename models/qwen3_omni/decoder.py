@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.nn.cache import KvPlan
-from models.nn.layers import DecoderLayer, Mlp, SelfAttention, SparseMoe, embedding
+from models.nn.layers import DecoderLayer, Mlp, SelfAttention, SparseMoe, embedding, norms_of
 from models.nn.norm import RmsNorm
 from models.nn.rotary import frequencies, interleaved
 from models.nn.step import StepPlan
@@ -48,8 +48,10 @@ class TextModel(nn.Module):
             positions, _frequencies(config.rope_theta, config.head_dim, x.device), config.mrope_sections, x.dtype
         )
         accepted = x
-        for number, layer in enumerate(self.layers, start=1):
-            x = layer(x, by, plan)
+        norms = norms_of(self.layers, self.norm)
+        out = norms[0](x)
+        for number, (layer, following) in enumerate(zip(self.layers, norms[1:], strict=True), start=1):
+            x, out = layer(x, out, by, plan, following)
             if number == accept:
                 accepted = x
             if number > len(deepstack):
@@ -59,7 +61,7 @@ class TextModel(nn.Module):
             else:
                 rows, features = deepstack[number - 1]
                 x = x.index_add(0, rows, features.to(x.dtype))
-        out: torch.Tensor = self.norm(x)
+            out = following(x)
         return out, out if accept == len(self.layers) else accepted
 
 

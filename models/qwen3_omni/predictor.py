@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from models.nn.kernels import kernels, on_card
 from models.nn.layers import Mlp, SelfAttention, Stacked, embedding
-from models.nn.norm import RmsNorm
+from models.nn.norm import RmsNorm, add_norm
 from models.nn.rotary import Rotation, frequencies, sequential
 from models.qwen3_omni.predictor_cpu import CpuSteps, LayerWeights
 from models.qwen3_omni.talker_config import PredictorConfig
@@ -35,11 +36,19 @@ class _Layer(nn.Module):
         self.input_layernorm = RmsNorm(size, config.eps)
         self.post_attention_layernorm = RmsNorm(size, config.eps)
 
-    def forward(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
-        """x [rows, new, hidden] at positions [start, start + new); held [2, rows, groups, kv heads, head dim]."""
-        x = x + self._attend(self.input_layernorm(x), by, held, start)
-        out: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return out
+    def forward(
+        self,
+        x: torch.Tensor,
+        normed: torch.Tensor,
+        by: Rotation,
+        held: torch.Tensor,
+        start: int,
+        following: RmsNorm,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [rows, new, hidden] at positions [start, start + new), and what ``input_layernorm`` made of it; held
+        [2, rows, groups, kv heads, head dim]. Gives the same of what comes out and ``following``, the next norm."""
+        x, normed = add_norm(x, self._attend(normed, by, held, start), self.post_attention_layernorm)
+        return add_norm(x, self.mlp(normed), following)
 
     def weights(self) -> LayerWeights:
         """For predictor_cpu.py."""
@@ -61,6 +70,11 @@ class _Layer(nn.Module):
     def _attend(self, x: torch.Tensor, by: Rotation, held: torch.Tensor, start: int) -> torch.Tensor:
         rows, new = x.shape[:2]
         end = start + new
+        q_norm = self.self_attn.q_norm
+        if new == 1 and q_norm is not None and on_card(x):
+            heads, scales = self.self_attn.heads(x)[:, 0], self.self_attn.scales()
+            mixed = kernels("fused_kernels").attend_recent(heads, scales, by, held, start, q_norm.eps)
+            return self.self_attn.out(mixed.unsqueeze(1))
         q, k, v = self.self_attn.project(x, by)
         held[0, :, start:end] = k
         held[1, :, start:end] = v
@@ -111,20 +125,29 @@ class CodePredictor(nn.Module):
         x, start = torch.stack((hidden, first), 1), 0
         codes, total = [], torch.zeros_like(first)
         for group, head in enumerate(self._heads):
+            new = x.shape[1]
             if step is not None and group:
-                x = step(x[:, 0], start)[:, None]
+                x = self.model.norm(step(x[:, 0], start)[:, None])
             else:
-                by = _turns(c, start, start + x.shape[1], x.device, x.dtype)
-                for layer, cached in zip(self.model.layers, held, strict=True):
-                    x = layer(x, by, cached, start)
-            start += x.shape[1]
-            logits = head(self.model.norm(x[:, -1]))
+                x = self._layers(x, held, start)
+            start += new
+            logits = head(x[:, -1])
             code = logits.argmax(-1) if numbers is None else _draw(logits, numbers[:, group])
             codes.append(code)
             embedded = self.model.codec_embedding[group](code)
             total = total + embedded
             x = embedded.unsqueeze(1)
         return torch.stack(codes, 1), total
+
+    def _layers(self, x: torch.Tensor, held: torch.Tensor, start: int) -> torch.Tensor:
+        """Positions [start, start + new) of all rows, x [rows, new, hidden] -> the normalised output."""
+        by = _turns(self.config, start, start + x.shape[1], x.device, x.dtype)
+        layers = [layer for layer in self.model.layers if isinstance(layer, _Layer)]
+        norms = [*(layer.input_layernorm for layer in layers[1:]), self.model.norm]
+        out: torch.Tensor = layers[0].input_layernorm(x)
+        for layer, cached, following in zip(layers, held, norms, strict=True):
+            x, out = layer(x, out, by, cached, start, following)
+        return out
 
     def _on_cpu(self, x: torch.Tensor) -> bool:
         return x.device.type == "cpu" and x.dtype == torch.float32 and not self.config.bias
@@ -148,9 +171,24 @@ def _turns(config: PredictorConfig, start: int, end: int, device: torch.device, 
 def _draw(logits: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """One code a row of logits [rows, vocabulary]: the most likely TOP_K of them, as far as TOP_P."""
     best, ids = logits.float().topk(min(TOP_K, logits.shape[-1]), -1)
+    if on_card(best):
+        most, warmth, share = _rules(best.shape[-1], best.device)
+        rows = (len(best),)
+        drawn: torch.Tensor = kernels("fused_kernels").draw(
+            best, ids, warmth.expand(rows), most.expand(rows), share.expand(rows), numbers
+        )
+        return drawn
     chance = best.double().softmax(-1)
     chance = chance.masked_fill(chance.cumsum(-1) - chance >= TOP_P, 0.0)
     edges = chance.cumsum(-1)
     target = numbers.unsqueeze(-1) * edges[:, -1:]
     chosen = torch.searchsorted(edges, target, right=True).clamp_(max=edges.shape[-1] - 1)
     return ids.gather(-1, chosen)[:, 0]
+
+
+@cache
+@torch.inference_mode(False)
+def _rules(most: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """int64 [1], how many codes are looked at; float64 [1], the temperature and TOP_P."""
+    real = torch.tensor([[1.0], [TOP_P]], dtype=torch.float64, device=device)
+    return torch.tensor([most], device=device), real[0], real[1]

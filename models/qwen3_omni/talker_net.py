@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from models.nn.cache import KvPlan
-from models.nn.layers import DecoderLayer, SelfAttention, SparseMoe, embedding
+from models.nn.layers import DecoderLayer, SelfAttention, SparseMoe, embedding, norms_of
 from models.nn.norm import RmsNorm
 from models.nn.rotary import frequencies, interleaved
 from models.nn.step import StepPlan
@@ -37,9 +37,10 @@ class _Decoder(nn.Module):
         """Packed inputs [total, hidden] at positions [3, total] -> the normalised output [total, hidden]."""
         c = self.config
         by = interleaved(positions, _frequencies(c.rope_theta, c.head_dim, x.device), c.mrope_sections, x.dtype)
-        for layer in self.layers:
-            x = layer(x, by, plan)
-        out: torch.Tensor = self.norm(x)
+        norms = norms_of(self.layers, self.norm)
+        out: torch.Tensor = norms[0](x)
+        for layer, following in zip(self.layers, norms[1:], strict=True):
+            x, out = layer(x, out, by, plan, following)
         return out
 
 

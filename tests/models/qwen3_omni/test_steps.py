@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -109,6 +113,19 @@ def test_replies_are_the_same(plain: Model, stepped: Model, captured: tuple[Mode
     assert capture.replayed > 3 * capture.captured, "sizes are captured once and replayed from then on"
     for each in (stepped, model):
         assert each.thinker.memory_bytes() == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_with_the_kernels_of_a_card_they_are_the_same(checkpoint: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.models.qwen3_omni.interpreted", str(checkpoint)],
+        cwd=Path(__file__).resolve().parents[3],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip().endswith("right"), done.stderr[-3000:]
 
 
 def pictured(shade: int) -> Frame:
