@@ -46,10 +46,10 @@ class Case:
 
 def is_right(turn: Turn, reply: str) -> bool:
     """Every slot stands in the reply, in order; a turn without slots must be answered word for word."""
-    if not turn.slots or turn.reply == turn.slots[0]:
+    if not turn.told or turn.reply == turn.told[0]:
         return reply == turn.reply
     at = 0
-    for slot in turn.slots:
+    for slot in turn.told:
         at = reply.lower().find(slot.lower(), at)
         if at < 0:
             return False

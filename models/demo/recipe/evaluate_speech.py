@@ -53,7 +53,7 @@ def heard(ear: Ear, texts: Sequence[str], speech: Sequence[Pcm]) -> Heard:
 def is_right_aloud(turn: Turn, words: Sequence[str]) -> bool:
     """Every slot is among the words heard, in order; a reply without slots is heard word for word."""
     at = 0
-    for slot in turn.slots or (turn.reply,):
+    for slot in turn.told or (turn.reply,):
         wanted = spoken_words(slot)
         places = [i for i in range(at, len(words) - len(wanted) + 1) if list(words[i : i + len(wanted)]) == wanted]
         if not places:

@@ -43,13 +43,18 @@ class Turn:
     """What the model should say; empty when it should say nothing."""
     intent: str
     slots: tuple[str, ...] = ()
-    """Phrases of the reply, in order, that must be exactly right."""
+    """Phrases of the reply, in order, that must be exactly right; of a question back, what it was about."""
     pattern: str = ""
     picture: str = ""
     """What the camera shows, e.g. "red circle", "digit seven", "banana"; empty: no picture."""
     call: Call | None = None
     topic: str = ""
     """The town that this turn is about, or that a follow-up names."""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The slots that the right reply says: a question back says none."""
+        return () if self.reply == domain.WHICH_TOWN else self.slots
 
 
 @dataclass(frozen=True)

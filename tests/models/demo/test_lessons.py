@@ -11,7 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.demo.recipe import domain, evaluate, grammar, lessons, pool, see, sequences, tokenizer, voices
+from models.demo.recipe import (
+    dialogue,
+    domain,
+    evaluate,
+    evaluate_speech,
+    grammar,
+    lessons,
+    pool,
+    see,
+    sequences,
+    tokenizer,
+    voices,
+)
 from models.demo.recipe.grammar import Desk
 from models.demo.recipe.reference import call_of
 
@@ -142,6 +154,18 @@ def test_only_the_right_answer_is_right(seed: int, intent: str) -> None:
     assert not evaluate.is_right(turn, domain.REFUSAL)
     if other.reply != turn.reply:
         assert not evaluate.is_right(turn, other.reply)
+
+
+def test_what_is_asked_can_be_answered_rightly() -> None:
+    desk = Desk(random.Random(3))
+    asked_back = [dialogue.answer(desk.follow_up("fare"), [])]
+    asked_back.append(dialogue.answer(desk.turn("repeat"), asked_back))
+    turns = [*evaluate.Examiner().turns(), *asked_back]
+    assert any(turn.reply == domain.WHICH_TOWN for turn in turns[:-2])
+    for turn in turns:
+        assert evaluate.is_right(turn, turn.reply), turn
+        assert evaluate_speech.is_right_aloud(turn, grammar.spoken_words(turn.reply)), turn
+        assert not evaluate.is_right(turn, "Which platform?"), turn
 
 
 def test_every_held_out_sentence_is_asked() -> None:
