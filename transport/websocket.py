@@ -273,3 +273,7 @@ class Connection:
                 self._service.metrics.carried("out", len(message))
         except WebSocketDisconnect:
             await asyncio.Event().wait()  # what is read last says how they went
+        except RuntimeError:
+            # uvicorn has closed it: nobody answered its pings. What it knows of that is read much later, perhaps, once
+            # the network has given up what is still to be sent.
+            line.lost = True
