@@ -140,6 +140,7 @@ class Facts:
 
 
 def facts(over: Over) -> Facts:
+    """What follows from ``over`` whatever the rules' times are; ``judge`` counts those."""
     listening = over.words is not None and (is_backchannel(over.words) or is_echo(over.words, over.ours))
     enough = _enough(over)
     a_few = not enough and (over.noisy or (over.whole and over.silence_ms > 0))

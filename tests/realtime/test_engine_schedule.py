@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,6 +79,17 @@ def test_without_such_lead_each_is_rendered_at_once(lead_ms: float, frame_s: flo
     rig.run()
     assert {frames for _, frames in calls} == {1}
     check(rig, 1, alone(said(turn(4)), Sampling(seed=4)))
+
+
+def test_a_lead_without_bound_is_as_fast_as_can_be() -> None:
+    took_s = []
+    for lead_ms in (240, math.inf):
+        rig = Rig(config=EngineConfig(lead_ms=lead_ms), costs=COSTS)
+        rig.send(*begin(1, seed=4))
+        rig.run()
+        check(rig, 1, alone(said(turn(4)), Sampling(seed=4)))
+        took_s.append(rig.now)
+    assert took_s[1] < took_s[0]
 
 
 def test_who_waits_for_first_sound_is_not_kept_by_those_who_render_together() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,12 @@ def test_what_the_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_engine", engine)
     parley("serve", "--model", "tiny", "--port", 0)
     parley("serve", "--model", "tiny", "--port", 0, "--slots", 3, "--lead-ms", 1000)
-    assert told == [EngineConfig(max_sessions=8), EngineConfig(max_sessions=3, lead_ms=1000)]
-    assert "80" in parley("serve", "--model", "tiny", "--lead-ms", 20)[2], "a frame at least"
+    parley("serve", "--model", "tiny", "--port", 0, "--lead-ms", "inf")
+    assert told[:2] == [EngineConfig(max_sessions=8), EngineConfig(max_sessions=3, lead_ms=1000)]
+    assert told[2:] == [EngineConfig(max_sessions=8, lead_ms=math.inf)]
+    for lead in (20, "nan"):
+        assert "80" in parley("serve", "--model", "tiny", "--lead-ms", lead)[2], "a frame at least"
+    assert len(told) == 3
 
 
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded() -> None:
