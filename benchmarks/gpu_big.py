@@ -3,6 +3,7 @@ which kernels a frame's time goes to."""
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
@@ -131,6 +132,8 @@ def _warm_up(model: Model, plan: Plan) -> Figures:
     """Whatever is compiled or chosen once is compiled and chosen now."""
     for callers in plan.callers:
         lockstep(model, plan.device, callers, 3)
+    gc.collect()
+    gc.freeze()  # as in the engine's own process
     return {}
 
 

@@ -16,13 +16,14 @@ A ``Clip`` is immutable: a mark is a reference to one, and a rollback is going b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from models.base import Pcm
+from models.frozen import changed
 from models.mel import mel_filters
 
 RANGE = 8.0  # log10 units kept below the maximum
@@ -46,7 +47,7 @@ class Clip:
         if self.closed:
             raise ValueError("the clip is closed")
         tail = (*self.tail, pcm) if len(pcm) else self.tail
-        return replace(self, samples=self.samples + len(pcm), tail=tail, closed=final)
+        return changed(self, samples=self.samples + len(pcm), tail=tail, closed=final)
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,14 @@ class LogMel:
         # From the next frame's left edge, and far enough back for a reflection at a clip that ends before it.
         keep = ready * self.hop - half - self.fft
         kept = () if clip.closed and ready == whole else (tail[max(0, keep - first) :].copy(),)
-        return replace(clip, frames=ready, maximum=max(clip.maximum, float(raw.max())), tail=kept), raw
+        return changed(clip, frames=ready, maximum=max(clip.maximum, float(raw.max())), tail=kept), raw
 
     def _raw(self, pcm: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(pcm, self.fft, self.hop, window=self._window, center=False, return_complex=True)
-        power = (spectrum.abs() ** 2).contiguous()
+        real, imaginary = torch.view_as_real(spectrum).unbind(-1)
+        power = torch.addcmul(
+            real.square(), imaginary, imaginary
+        )  # a sixth of what abs() costs, and its root is not wanted
         return (self._filters @ power).clamp_(min=FLOOR).log10_()
 
     @cached_property

@@ -98,14 +98,18 @@ class Engine:
         self._overhear()
         works: list[Work] = []
         for session in list(self._sessions.values()):
-            works += self._safely(session, partial(self._session_works, session, now))
+            try:
+                session.advance(now)
+                works += session.works(now)
+            except Exception as error:
+                self._fault(session.slot, None, error)
         asides = [owner for owner in self._owners.values() if not isinstance(owner, EngineSession)]
         for order, aside in enumerate(asides):
             works += self._safely(aside, partial(self._aside_works, aside, order))
         chosen = choose(works, now, self._costs, self.config)
         if not isinstance(chosen, Batch):
             return chosen
-        self._run(chosen)
+        self._run(chosen, now)
         return now
 
     def release(self) -> None:
@@ -128,10 +132,6 @@ class Engine:
             "memory_bytes": sum(stage.memory_bytes() for stage in stages if stage is not None),
             **self._counters.as_dict(),
         }
-
-    def _session_works(self, session: EngineSession, now: float) -> list[Work]:
-        session.advance(now)
-        return session.works(now)
 
     def _aside_works(self, aside: Scribe | Renewal, order: int) -> list[Work]:
         aside.advance()
@@ -293,14 +293,15 @@ class Engine:
 
     # --- units ------------------------------------------------
 
-    def _run(self, batch: Batch) -> None:
+    def _run(self, batch: Batch, now: float) -> None:
+        """Since ``now`` the commands were taken and the unit was chosen: that belongs to what a unit costs."""
         began_s = self._clock()
         tokens = self._units.run(batch, self._clock)
         ended_s = self._clock()
         self._counters.unit(batch.stage, len(batch.slots), ended_s - began_s)
         ahead = batch.stage is Stage.ENCODE and batch.rank is Rank.LISTEN  # a second's work
         if not ahead and self._units.frames == 1:  # what else a call does tells nothing of what it costs by rows
-            self._costs.learn(batch.stage, ended_s - began_s, tokens, len(batch.slots))
+            self._costs.learn(batch.stage, ended_s - now, tokens, len(batch.slots))
         if batch.rank is Rank.REPLY:
             self._load.add(ended_s - began_s, ended_s)
         for slot, owner in list(self._owners.items()):

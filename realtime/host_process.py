@@ -10,6 +10,7 @@ The model is loaded over there, so that this process never imports torch. ``time
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import queue
@@ -184,6 +185,9 @@ def _engine_main(pipe: Connection, load: Load, config: EngineConfig) -> None:
     except Exception as error:
         pipe.send(("error", error if isinstance(error, ModelError) else ModelError(f"{type(error).__name__}: {error}")))
         return
+    # The model stays as it is: garbage need not be looked for in it, which takes longer than a frame has.
+    gc.collect()
+    gc.freeze()
     mailbox = _Mailbox(pipe)
     engine = Engine(model, config, mailbox.put)
     stopping, wake = threading.Event(), threading.Event()

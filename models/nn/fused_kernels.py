@@ -239,7 +239,7 @@ def attend_recent(
     mixed = all_heads.new_empty(rows, heads * dim)
     _recent[rows, kv_heads](
         all_heads.contiguous(), scales, *by, held, mixed, start, rows, eps, dim**-0.5,
-        HEADS=heads, KV=kv_heads, HALF=dim // 2, MOST=most, GROUPS=max(2, triton.next_power_of_2(most)), num_warps=4,
+        HEADS=heads, KV=kv_heads, HALF=dim // 2, MOST=most, GROUPS=max(2, triton.next_power_of_2(most)), num_warps=1,
     )  # fmt: skip
     return mixed
 

@@ -12,9 +12,11 @@ import torch
 import triton
 import triton.language as tl
 
-_OUTS = 16
-"""Outputs of one program."""
-_INS = 256
+_GATE_UP_OUTS, _GATE_UP_WARPS = 2, 1
+_DOWN_OUTS, _DOWN_WARPS = 4, 2
+"""Outputs of one program: few, so that even one token's reads are under way on all processors at once. Fastest on an
+H200 of 36 ways, in the released sizes (RESULTS.md)."""
+_MOST_INS = 1024
 """Inputs that a program takes at a time."""
 
 
@@ -88,9 +90,18 @@ def few_tokens(
     result = torch.empty_like(x, memory_format=torch.contiguous_format)
     chosen, shares = chosen.contiguous(), shares.contiguous()
     gate_up_scale, down_scale = scales or (inner, inner)  # not looked at
-    how = {"TOP": top, "SCALED": scales is not None, "OUTS": _OUTS, "INS": _INS}
-    _gate_up[tokens * top, triton.cdiv(size, _OUTS)](
-        x.contiguous(), chosen, gate_up, gate_up_scale, inner, hidden, size, **how
-    )
-    _down[tokens, triton.cdiv(hidden, _OUTS)](inner, chosen, shares, down, down_scale, result, hidden, size, **how)
+    how = {"TOP": top, "SCALED": scales is not None}
+    _gate_up[tokens * top, triton.cdiv(size, _GATE_UP_OUTS)](
+        x.contiguous(), chosen, gate_up, gate_up_scale, inner, hidden, size,
+        **how, OUTS=_GATE_UP_OUTS, INS=ins(hidden), num_warps=_GATE_UP_WARPS,
+    )  # fmt: skip
+    _down[tokens, triton.cdiv(hidden, _DOWN_OUTS)](
+        inner, chosen, shares, down, down_scale, result, hidden, size,
+        **how, OUTS=_DOWN_OUTS, INS=ins(size), num_warps=_DOWN_WARPS,
+    )  # fmt: skip
     return result
+
+
+def ins(inputs: int) -> int:
+    """Of so many inputs, how many at a time."""
+    return min(_MOST_INS, 1 << (inputs - 1).bit_length())

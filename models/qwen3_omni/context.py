@@ -7,11 +7,13 @@ context shares the shorter one's chain. So a mark, a fork and a rollback are ref
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
 from models.base import Sampling, Tokens
+from models.frozen import changed
 from models.nn.cache import KvTable
 from models.qwen3_omni.positions import sequential
 from models.qwen3_omni.stretch import Picture, Piece, Stretch
@@ -27,7 +29,7 @@ class Run:
     sealed: bool = False
     """Its embeddings were let go: it and all before it are in the cache and stay there."""
 
-    @property
+    @cached_property
     def end(self) -> int:
         return self.start + len(self.piece.ids)
 
@@ -131,13 +133,13 @@ class State:
 
     def with_last(self, item: Item) -> State:
         """The newest item of the backlog replaced."""
-        return replace(self, backlog=(*self.backlog[:-1], item))
+        return changed(self, backlog=(*self.backlog[:-1], item))
 
     def with_new(self, item: Item) -> State:
         """One more item; text that has nothing before it to wait for is laid out at once."""
         if isinstance(item, Tokens) and not self.backlog:
-            return replace(self, tail=with_tokens(self.tail, item.ids))
-        return replace(self, backlog=(*self.backlog, item))
+            return changed(self, tail=with_tokens(self.tail, item.ids))
+        return changed(self, backlog=(*self.backlog, item))
 
     def held(self) -> dict[int, int]:
         """Bytes of what it keeps besides the cache (embeddings, mel, samples), by address: shared ones count once."""

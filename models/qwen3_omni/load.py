@@ -84,6 +84,9 @@ def load(folder: Path, options: LoadOptions, weights_of: Callable[[Path], Weight
             codec, sound = _codec(folder, whole, weights, resolved)
             _check_codes(folder, speech, sound)
     _use_steps(thinker, talker, codec, options, device)
+    if device.type == "cuda":
+        # What is left to the host is small (mel, packing), and threads spend longer meeting than computing.
+        threads.use(options.threads or 1)
     log.info("loaded %s on %s as %s; memory before: %s, after: %s", folder, device, dtype, before, _memory(device))
     spec = Spec(
         family="qwen3_omni_moe",

@@ -5,10 +5,11 @@ Marks are held weakly: when nobody can roll back to one any more, what only it k
 
 from __future__ import annotations
 
-from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from models.base import Mark
+from models.features import LogMel
+from models.frozen import changed
 from models.nn.cache import KvPool, KvTable
 from models.qwen3_omni.config import ThinkerConfig
 from models.qwen3_omni.context import Item, Run, State, back_to, end_of, extended, next_position, with_tokens
@@ -25,6 +26,17 @@ class Slot:
         self._tables: list[KvTable] = [state.table]
         self._marks: WeakKeyDictionary[Mark, State] = WeakKeyDictionary()
         self._serial = 0
+        self._asked: tuple[State, bool] | None = None
+
+    def unencoded(self, mel: LogMel, chunk_frames: int) -> bool:
+        """Something waits for the encoders. Asked at every turn of the loop, so that a state answers once."""
+        if self._asked is None or self._asked[0] is not self.state:
+            waits = any(
+                item.unencoded(mel, chunk_frames) if isinstance(item, Stretch) else isinstance(item, Picture)
+                for item in self.state.backlog
+            )
+            self._asked = self.state, waits
+        return self._asked[1]
 
     def mark(self) -> Mark:
         self._serial += 1
@@ -54,13 +66,13 @@ class Slot:
             self._tables.append(table)
         else:
             self._pool.truncate(table, cached)
-        return replace(state, table=table, cached=cached, hidden=None)
+        return changed(state, table=table, cached=cached, hidden=None)
 
     def adopt(self, state: State) -> None:
         """Goes on from another slot's state, sharing its pages."""
         table = self._pool.fork(state.table, state.cached)
         self._tables.append(table)
-        self.state = replace(state, table=table)
+        self.state = changed(state, table=table)
 
     def sweep(self) -> None:
         """Frees tables, and the ends of tables, that neither the state nor a living mark needs."""
@@ -111,7 +123,7 @@ class Slot:
                 tail = with_tokens(tail, item.ids)
             backlog.pop(0)
         state = self.rewind(self.state, cached)
-        self.state = replace(state, tail=tail, base=base, begun=begun, backlog=tuple(backlog))
+        self.state = changed(state, tail=tail, base=base, begun=begun, backlog=tuple(backlog))
 
 
 def _relaid(tail: Run | None, base: Run | None, stretch: Stretch, config: ThinkerConfig) -> tuple[Run | None, int]:

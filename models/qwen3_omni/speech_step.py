@@ -112,7 +112,9 @@ class SpeechStep:
             torch.cuda.current_stream(codes.device).synchronize()  # the one wait of the step
         if self._wave is not None and samples is not None:
             speaking = [i for i, first in enumerate(here[:, 0].tolist()) if first != self._net.config.eos_id]
-            self._wave.made([rows[i].slot for i in speaking], here[speaking], samples[speaking])
+            self._wave.made(
+                [rows[i].slot for i in speaking], [here[i] for i in speaking], [samples[i] for i in speaking]
+            )
         return here
 
     def _load(self, sized: _Sized, plan: KvPlan, rows: Sequence[Row]) -> None:

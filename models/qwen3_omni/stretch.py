@@ -29,6 +29,7 @@ import torch
 
 from models.base import InvalidPart, Pcm, Pixels
 from models.features import Clip, LogMel, clamped_apart, normalise
+from models.frozen import changed
 from models.qwen3_omni import positions
 from models.qwen3_omni.audio import MelWindow
 from models.qwen3_omni.config import AudioConfig, ThinkerConfig
@@ -142,7 +143,7 @@ class Stretch:
     # --- what comes in
 
     def heard(self, pcm: Pcm, final: bool) -> Stretch:
-        return replace(self, clip=self.clip.push(pcm, final), closed=final)
+        return changed(self, clip=self.clip.push(pcm, final), closed=final)
 
     def saw(self, pixels: Pixels, t_s: float) -> Stretch:
         if not math.isfinite(t_s) or t_s < self.newest_s:

@@ -23,13 +23,13 @@ or width reaches beyond the text that follows it.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from models.base import Audio, Frame, InvalidPart, Mark, Part, Prefilled, Sampling, SlotsExhausted
 from models.features import LogMel
+from models.frozen import changed
 from models.nn.cache import KvPlan, KvPool, KvTable
 from models.nn.replay import Capture
 from models.nn.sampling import Draw, sample
@@ -117,7 +117,7 @@ class OmniThinker:
         state = self._slots[slot].state
         if not self._free:
             raise SlotsExhausted("no slot is free for a fork: close a session, or serve with more slots")
-        return self._claim(replace(state, table=self._pool.fork(state.table, state.cached)))
+        return self._claim(changed(state, table=self._pool.fork(state.table, state.cached)))
 
     def keep(self, slot: int) -> int:
         state = self._slots[slot].state
@@ -125,7 +125,7 @@ class OmniThinker:
             raise RuntimeError(f"slot {slot} can't be kept: something is still to be prefilled, or it replies")
         self._kept += 1
         number = -self._kept  # apart from the slots
-        self._slots[number] = Slot(number, self._pool, replace(state, table=self._pool.fork(state.table, state.cached)))
+        self._slots[number] = Slot(number, self._pool, changed(state, table=self._pool.fork(state.table, state.cached)))
         return number
 
     def adopt(self, slot: int, kept: int) -> None:
@@ -200,11 +200,7 @@ class OmniThinker:
     # --- encoding
 
     def unencoded(self, slot: int) -> bool:
-        frames = self.config.audio.chunk_frames
-        return any(
-            item.unencoded(self._mel, frames) if isinstance(item, Stretch) else isinstance(item, Picture)
-            for item in self._slots[slot].state.backlog
-        )
+        return self._slots[slot].unencoded(self._mel, self.config.audio.chunk_frames)
 
     @torch.inference_mode()
     def encode(self, slots: Sequence[int]) -> None:
@@ -288,9 +284,9 @@ class OmniThinker:
 
     def _advance(self, slot: Slot, count: int, hidden: torch.Tensor) -> None:
         """``count`` more positions are in the cache; ``hidden`` came out at the last one."""
-        state = replace(slot.state, cached=slot.state.cached + count, hidden=hidden)
+        state = changed(slot.state, cached=slot.state.cached + count, hidden=hidden)
         if not state.pending and not state.begun:
-            state = replace(state, tail=sealed(state.tail))
+            state = changed(state, tail=sealed(state.tail))
         slot.state = state
 
     def _plan(self, slots: Sequence[Slot], counts: Sequence[int]) -> KvPlan:
@@ -317,7 +313,7 @@ class OmniThinker:
         seen = None
         if sampling.repetition_penalty != 1:
             seen = torch.cat([piece.ids for piece in between(state.tail, 0, end_of(state.tail))])
-        self._slots[slot].state = replace(state, reply=Reply(sampling, state.cached, state.hidden, seen))
+        self._slots[slot].state = changed(state, reply=Reply(sampling, state.cached, state.hidden, seen))
 
     @torch.inference_mode()
     def decode(self, slots: Sequence[int]) -> list[int]:
@@ -328,7 +324,7 @@ class OmniThinker:
         tokens = sample(logits, [_draw(_reply(slot)) for slot in chosen])
         for slot, token in zip(chosen, tokens, strict=True):
             reply = _reply(slot)
-            slot.state = replace(slot.state, reply=replace(reply, tokens=(*reply.tokens, token)))
+            slot.state = changed(slot.state, reply=changed(reply, tokens=(*reply.tokens, token)))
         return tokens
 
     def _feed(self, slots: Sequence[Slot]) -> None:
@@ -346,7 +342,7 @@ class OmniThinker:
             out, _ = self._net.model(self.embedding(newest), positions, plan)
         plan.advance()
         for slot, hidden in zip(slots, out, strict=True):
-            slot.state = replace(slot.state, cached=slot.state.cached + 1, hidden=hidden)
+            slot.state = changed(slot.state, cached=slot.state.cached + 1, hidden=hidden)
 
     def embedding(self, tokens: Sequence[int]) -> torch.Tensor:
         weight: torch.Tensor = self._net.model.embed_tokens.weight
@@ -373,14 +369,14 @@ class OmniThinker:
             keep = len(tokens) - 1 if tokens and tokens[-1] in self._eos else len(tokens)
         if not 0 <= keep <= len(tokens):
             raise ValueError(f"keep={keep}: the reply has {len(tokens)} tokens")
-        state = replace(held.state, reply=None)
+        state = changed(held.state, reply=None)
         wanted = reply.base + keep
         if not keep:
-            state = replace(held.rewind(state, wanted), hidden=reply.hidden)
+            state = changed(held.rewind(state, wanted), hidden=reply.hidden)
         elif wanted < state.cached:
             # What came out at the last kept token is gone, so that one is prefilled again.
             state = held.rewind(state, wanted - 1)
-        held.state = replace(state, tail=sealed(with_tokens(state.tail, tokens[:keep])))
+        held.state = changed(state, tail=sealed(with_tokens(state.tail, tokens[:keep])))
         held.sweep()
 
 

@@ -89,13 +89,14 @@ class Code2WavCodec:
         pcm: torch.Tensor = self._model(valid, self._state, places[:, 0], places[:, 1])
         return pcm.float()
 
-    def made(self, slots: Sequence[int], codes: torch.Tensor, pcm: torch.Tensor) -> None:
-        """Keeps what ``step`` made for these slots until they are rendered; each is a frame further on."""
+    def made(self, slots: Sequence[int], codes: Sequence[torch.Tensor], pcm: Sequence[torch.Tensor]) -> None:
+        """Keeps what ``step`` made for each of these slots, codes [groups] and samples [frame samples], until they are
+        rendered; each is a frame further on."""
         config = self._model.config
         for row, slot in enumerate(slots):
             start = self._state.frames[self._row[slot]]
             missing = max(0, config.withheld_samples - start * config.frame_samples)
-            self._made[slot].append((codes[row], pcm[row, missing:]))
+            self._made[slot].append((codes[row], pcm[row][missing:]))
             self._state.frames[self._row[slot]] += 1
 
     def _kept(self, slots: Sequence[int], codes: torch.Tensor) -> list[torch.Tensor]:

@@ -71,9 +71,13 @@ def test_experts_for_a_few_tokens_compile(weights: str, top: int) -> None:
 
     types = {"chosen": "*i64", "weight": f"*{weights}", "scale": "*fp32", "inner": "*fp32"}
     types |= {"hidden": "i32", "size": "i32"}
-    constants = {"TOP": top, "SCALED": weights != "bf16", "OUTS": moe_kernels._OUTS, "INS": moe_kernels._INS}
-    compiled(moe_kernels._gate_up, types | {"x": "*bf16"}, constants)
-    compiled(moe_kernels._down, types | {"shares": "*bf16", "result": "*bf16"}, constants)
+    constants = {"TOP": top, "SCALED": weights != "bf16"}
+    for hidden, size in ((2048, 768), (1024, 384)):
+        sizes = {"OUTS": moe_kernels._GATE_UP_OUTS, "INS": moe_kernels.ins(hidden)}
+        compiled(moe_kernels._gate_up, types | {"x": "*bf16"}, constants | sizes, num_warps=moe_kernels._GATE_UP_WARPS)
+        sizes = {"OUTS": moe_kernels._DOWN_OUTS, "INS": moe_kernels.ins(size)}
+        more = {"shares": "*bf16", "result": "*bf16"}
+        compiled(moe_kernels._down, types | more, constants | sizes, num_warps=moe_kernels._DOWN_WARPS)
 
 
 @pytest.mark.parametrize(("top", "hidden", "size"), [(8, 2048, 768), (6, 1024, 384)])
