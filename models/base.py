@@ -304,11 +304,13 @@ class CodecFrame:
     """One codec frame of one slot. ``codes`` int64 [groups]; None when the talker ended the reply instead.
 
     ``says``: which text token is being said in this frame, by the talker's own alignment: its number in the order of
-    ``feed``, from 0. None: the talker can't tell."""
+    ``feed``, from 0. None: the talker can't tell. ``samples`` float32 [n]: what the codec makes of the frame, where one
+    replay makes both; it is then not rendered. None: ``Codec.render`` makes it."""
 
     slot: int
     codes: torch.Tensor | None = field(repr=False)
     says: int | None = None
+    samples: torch.Tensor | None = field(default=None, repr=False)
 
 
 class Talker(Protocol):

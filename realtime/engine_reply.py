@@ -223,14 +223,17 @@ class ReplyRun:
             assert self._model.talker is not None, "only a talker speaks"
             self._model.talker.feed_end(self._slot)
 
-    def frame(self, frame: CodecFrame) -> None:
+    def frame(self, frame: CodecFrame, now: float) -> None:
         """The talker made a frame, or ended the speech."""
         speaking = self._speaking
         if frame.codes is None:
             speaking.ended = True
             return
         speaking.frames += 1
-        speaking.waiting.append((frame, speaking.taken))
+        if frame.samples is None:
+            speaking.waiting.append((frame, speaking.taken))
+        else:
+            self._sound(frame, speaking.taken, frame.samples, now)
         if speaking.frames >= self._config.reply_frames:
             self.end_speech()
 
@@ -256,10 +259,14 @@ class ReplyRun:
 
     def _rendered_one(self, samples: torch.Tensor, now: float) -> None:
         frame, tokens = self._speaking.waiting[0]
+        self._sound(frame, tokens, samples, now)
+        self._speaking.waiting.popleft()
+
+    def _sound(self, frame: CodecFrame, tokens: int, samples: torch.Tensor, now: float) -> None:
+        """The sound of a frame, with which the talker had taken in so many tokens."""
         fed = self._speaking.fed
         said = fed[frame.says] if frame.says is not None and frame.says < len(fed) else None
         self._play(samples, tokens, now, said)
-        self._speaking.waiting.popleft()
 
     def _play(self, samples: torch.Tensor, tokens: int, now: float, said: int | None = None) -> None:
         pcm = to_pcm16(samples)

@@ -45,7 +45,9 @@ class Units:
             self._decode(batch, clock)
         elif batch.stage is Stage.FRAME:
             for frame in self._each(batch.stage, batch.slots, self._frame):
-                self._tell(frame.slot, batch.stage, partial(_take_frame, frame))
+                if frame.samples is not None:
+                    self._counters.audio_s += int(frame.samples.shape[0]) / self._model.spec.output_rate_hz
+                self._tell(frame.slot, batch.stage, partial(_take_frame, frame, clock()))
         else:
             self._render(batch, clock)
         return 0
@@ -158,8 +160,8 @@ def _take_token(token: int, now: float, owner: Owner) -> None:
         _reply(owner).token(token, now)
 
 
-def _take_frame(frame: CodecFrame, owner: Owner) -> None:
-    _reply(owner).frame(frame)
+def _take_frame(frame: CodecFrame, now: float, owner: Owner) -> None:
+    _reply(owner).frame(frame, now)
 
 
 def _take_samples(samples: torch.Tensor, frames: int, now: float, owner: Owner) -> None:

@@ -10,8 +10,7 @@ state that never moves, a row a slot and one more that is nobody's:
     seen    [slots + 1, vocabulary]  codes that the slot has said, for the repetition penalty
 
 and code 0 is drawn on the device, with random numbers that the host sends along. What comes back, with one wait, is
-each row's codes and samples. The samples are made before anybody asked: ``Code2WavCodec`` keeps them until ``render``
-is called with these codes. A reply that is cut in between leaves state behind that the next ``reset`` clears.
+each row's codes and samples. A reply that is cut leaves state behind that the next ``reset`` clears.
 """
 
 from __future__ import annotations
@@ -38,7 +37,15 @@ _FEW = 64
 SECOND_STREAM = 0x5DEECE66D
 """Apart from the draws of code 0, the code predictor has random numbers of its own."""
 
-_Made = tuple[torch.Tensor, torch.Tensor | None]
+_Results = tuple[torch.Tensor, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One slot's frame: ``codes`` int64 [groups], None when the reply has ended; with a codec ``samples`` float32 [n]."""
+
+    codes: torch.Tensor | None
+    samples: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class _Sized:
     staging: Staging
     plan: StepPlan
     text: torch.Tensor
-    replay: Replay[_Made]
+    replay: Replay[_Results]
 
 
 class SpeechStep:
@@ -98,8 +105,8 @@ class SpeechStep:
         self._codec[slot] = self._net.model.codec_embedding.weight[self._net.config.bos_id]
         self._seen[slot] = False
 
-    def run(self, plan: KvPlan, rows: Sequence[Row]) -> torch.Tensor:
-        """The frames' codes int64 [rows, groups], on the host; code 0 may be the end."""
+    def run(self, plan: KvPlan, rows: Sequence[Row]) -> list[Made]:
+        """The frames, on the host."""
         most = self._most([row.sampling for row in rows])
         sized = self._for(bucket(len(rows)), self._widths.pages(plan.lengths), most)
         sized.replay.prepare()
@@ -110,12 +117,13 @@ class SpeechStep:
         samples = None if pcm is None else _to_host(pcm[:count])
         if codes.is_cuda:
             torch.cuda.current_stream(codes.device).synchronize()  # the one wait of the step
-        if self._wave is not None and samples is not None:
-            speaking = [i for i, first in enumerate(here[:, 0].tolist()) if first != self._net.config.eos_id]
-            self._wave.made(
-                [rows[i].slot for i in speaking], [here[i] for i in speaking], [samples[i] for i in speaking]
-            )
-        return here
+        over = [first == self._net.config.eos_id for first in here[:, 0].tolist()]
+        if self._wave is None or samples is None:
+            return [Made(None if end else row) for row, end in zip(here, over, strict=True)]
+        return [
+            Made(None) if end else Made(codes_, self._wave.made(row.slot, pcm))
+            for row, codes_, pcm, end in zip(rows, here, samples, over, strict=True)
+        ]
 
     def _load(self, sized: _Sized, plan: KvPlan, rows: Sequence[Row]) -> None:
         host = sized.staging.host
@@ -174,13 +182,13 @@ class SpeechStep:
             self._blank(sized)
             staging.send()
 
-        def run() -> _Made:
+        def run() -> _Results:
             return self._frame(staging, plan, text, most)
 
         sized = _Sized(staging, plan, text, Replay(run, idle, self._capture))
         return sized
 
-    def _frame(self, staging: Staging, plan: StepPlan, text: torch.Tensor, most: int) -> _Made:
+    def _frame(self, staging: Staging, plan: StepPlan, text: torch.Tensor, most: int) -> _Results:
         """What the graph holds. Codes int64 [rows, groups] and, with a codec, samples [rows, frame samples]."""
         given, net = staging.device, self._net
         plan.begin()

@@ -282,27 +282,22 @@ class OmniTalker:
                 Row(number, self._raw_text(reply), held.prefix.next + 8 + reply.frames, reply.sampling, drawn)
                 for number, (held, reply), drawn in zip(slots, work, numbers, strict=True)
             ]
-            codes = step.run(plan, rows)
+            made = step.run(plan, rows)
         except Exception:
             for _, held, _ in new:
                 self._pool.truncate(held.table, held.prefix.taken)
             raise
         plan.advance()
-        firsts = codes[:, 0].tolist()
+        for (_, reply), frame in zip(work, made, strict=True):
+            reply.opened = True
+            reply.ended = frame.codes is None
+            if not reply.ended:
+                if reply.frames < reply.fed:
+                    del reply.text[0]
+                reply.frames += 1
         return [
-            CodecFrame(number, self._kept(reply, codes[row], firsts[row]))
-            for row, (number, (_, reply)) in enumerate(zip(slots, work, strict=True))
+            CodecFrame(number, frame.codes, samples=frame.samples) for number, frame in zip(slots, made, strict=True)
         ]
-
-    def _kept(self, reply: _Reply, codes: torch.Tensor, first: int) -> torch.Tensor | None:
-        reply.opened = True
-        if first == self.config.eos_id:
-            reply.ended = True
-            return None
-        if reply.frames < reply.fed:
-            del reply.text[0]
-        reply.frames += 1
-        return codes
 
     def _says(self, plan: KvPlan, ends: torch.Tensor, replies: list[_Reply]) -> list[int | None]:
         if self._saying is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +18,6 @@ class Code2WavCodec:
         self._state = State(model, slots + 1)
         self.nobody = (slots, model.config.withheld_samples)
         """A row that is nobody's, past its undefined beginning."""
-        self._made: dict[int, deque[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(deque)
         self._row: dict[int, int] = {}
         self._free = list(range(slots))[::-1]
 
@@ -40,12 +38,10 @@ class Code2WavCodec:
     def close(self, slot: int) -> None:
         """Frees the slot; KeyError if it isn't open."""
         self._free.append(self._row.pop(slot))
-        self._made.pop(slot, None)
 
     def reset(self, slot: int) -> None:
         """A new utterance starts."""
         self._state.reset(self._row[slot])
-        self._made.pop(slot, None)
 
     @torch.inference_mode()
     def render(self, slots: Sequence[int], codes: torch.Tensor) -> list[torch.Tensor]:
@@ -55,8 +51,6 @@ class Code2WavCodec:
             raise ValueError(f"codes must be [{len(slots)}, frames, {config.num_quantizers}], not {list(codes.shape)}")
         if not slots or not codes.shape[1]:
             return [torch.zeros(0) for _ in slots]
-        if any(self._made.get(slot) for slot in slots):
-            return self._kept(slots, codes)
         if bool(((codes < 0) | (codes >= config.codebook_size)).any()):
             raise ValueError(f"codes must lie in 0..{config.codebook_size - 1}: marks don't belong in the codec")
         rows = [self._row[slot] for slot in slots]
@@ -89,28 +83,12 @@ class Code2WavCodec:
         pcm: torch.Tensor = self._model(valid, self._state, places[:, 0], places[:, 1])
         return pcm.float()
 
-    def made(self, slots: Sequence[int], codes: Sequence[torch.Tensor], pcm: Sequence[torch.Tensor]) -> None:
-        """Keeps what ``step`` made for each of these slots, codes [groups] and samples [frame samples], until they are
-        rendered; each is a frame further on."""
-        config = self._model.config
-        for row, slot in enumerate(slots):
-            start = self._state.frames[self._row[slot]]
-            missing = max(0, config.withheld_samples - start * config.frame_samples)
-            self._made[slot].append((codes[row], pcm[row][missing:]))
-            self._state.frames[self._row[slot]] += 1
-
-    def _kept(self, slots: Sequence[int], codes: torch.Tensor) -> list[torch.Tensor]:
-        """The samples that were made with the codes. Raises ValueError for other codes: the state is past those."""
-        found = []
-        for slot, wanted in zip(slots, codes.cpu(), strict=True):
-            made = self._made.get(slot, deque())
-            if len(made) < len(wanted) or not all(
-                torch.equal(made[frame][0], wanted[frame]) for frame in range(len(wanted))
-            ):
-                raise ValueError(f"slot {slot} was given other codes than its talker made: reset it first")
-            pieces = [made.popleft()[1] for _ in wanted]
-            found.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
-        return found
+    def made(self, slot: int, pcm: torch.Tensor) -> torch.Tensor:
+        """``slot`` is a frame further on: of ``pcm`` [frame samples], which ``step`` made, what is defined."""
+        config, row = self._model.config, self._row[slot]
+        missing = max(0, config.withheld_samples - self._state.frames[row] * config.frame_samples)
+        self._state.frames[row] += 1
+        return pcm[missing:]
 
     def flush(self, slot: int) -> torch.Tensor:
         """Always empty: a whole decode gives nothing more either."""

@@ -128,8 +128,10 @@ def speak(conversations: Sequence[Conversation], said: Sequence[Said]) -> None:
     going = [(c, reply, codes) for c, reply, codes in spoken if codes is not None]
     if not going:
         return
-    batch = torch.stack([codes for _, _, codes in going])[:, None]
-    pieces = conversations[0].codec.render([c.slot for c, _, _ in going], batch)
+    pieces = [frame.samples for frame in frames if frame.samples is not None]
+    if not pieces:
+        batch = torch.stack([codes for _, _, codes in going])[:, None]
+        pieces = conversations[0].codec.render([c.slot for c, _, _ in going], batch)
     for (_, reply, codes), piece in zip(going, pieces, strict=True):
         reply.frames.append(codes)
         reply.pieces.append(piece)

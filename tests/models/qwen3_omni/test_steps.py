@@ -261,36 +261,21 @@ def test_a_frame_that_fails_leaves_the_slot_as_it_was(
     assert torch.equal(*codes)
 
 
-def test_codes_that_the_talker_did_not_make_are_refused(stepped: Model) -> None:
-    caller = opened(stepped)
-    caller.user(Text("hi"))
-    said = caller.begin(GREEDY)
-    think([caller], [said])
-    (frame,) = caller.talker.frame([caller.slot])
-    assert frame.codes is not None
-    with pytest.raises(ValueError, match="other codes"):
-        caller.codec.render([caller.slot], ((frame.codes + 1) % 256)[None, None])
-    caller.codec.reset(caller.slot)
-    assert len(caller.codec.render([caller.slot], frame.codes[None, None])[0])
-    caller.close()
-
-
-def test_frames_that_were_made_with_their_samples_may_be_asked_for_together(
-    plain: Model, captured: tuple[Model, CopyingCapture]
-) -> None:
-    """As the engine asks where there is lead for it: the samples are those of asking one by one."""
+def test_samples_come_with_the_frame_and_nothing_is_left_to_render(plain: Model, stepped: Model) -> None:
     heard = []
-    for model, together in ((plain, 1), (captured[0], 1), (captured[0], 3)):
+    for model in (plain, stepped):
         caller = opened(model)
         caller.user(Text("hi"))
         said = caller.begin(GREEDY)
-        while not said.text_over:
-            think([caller], [said])
-        made = [caller.talker.frame([caller.slot])[0].codes for _ in range(6)]
-        codes = torch.stack([one for one in made if one is not None])
-        pieces = [caller.codec.render([caller.slot], part[None])[0] for part in codes.split(together)]
-        heard.append(torch.cat(pieces))
+        think([caller], [said])
+        (frame,) = caller.talker.frame([caller.slot])
+        assert (frame.samples is None) == (model is plain)
+        assert frame.codes is not None
+        if frame.samples is None:
+            (samples,) = caller.codec.render([caller.slot], frame.codes[None, None])
+        else:
+            samples = frame.samples
+        heard.append(samples)
         caller.close()
-    assert len(heard[0]) == 6 * 1920 - 555
+    assert len(heard[0]) == 1920 - 555
     torch.testing.assert_close(heard[1], heard[0], atol=2e-5, rtol=0)
-    assert torch.equal(heard[2], heard[1])
