@@ -109,7 +109,7 @@ class Engine:
         chosen = choose(works, now, self._costs, self.config)
         if not isinstance(chosen, Batch):
             return chosen
-        self._run(chosen, now)
+        self._run(chosen)
         return now
 
     def release(self) -> None:
@@ -293,15 +293,14 @@ class Engine:
 
     # --- units ------------------------------------------------
 
-    def _run(self, batch: Batch, now: float) -> None:
-        """Since ``now`` the commands were taken and the unit was chosen: that belongs to what a unit costs."""
+    def _run(self, batch: Batch) -> None:
         began_s = self._clock()
         tokens = self._units.run(batch, self._clock)
         ended_s = self._clock()
         self._counters.unit(batch.stage, len(batch.slots), ended_s - began_s)
         ahead = batch.stage is Stage.ENCODE and batch.rank is Rank.LISTEN  # a second's work
         if not ahead and self._units.frames == 1:  # what else a call does tells nothing of what it costs by rows
-            self._costs.learn(batch.stage, ended_s - now, tokens, len(batch.slots))
+            self._costs.learn(batch.stage, ended_s - began_s, tokens, len(batch.slots))
         if batch.rank is Rank.REPLY:
             self._load.add(ended_s - began_s, ended_s)
         for slot, owner in list(self._owners.items()):

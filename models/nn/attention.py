@@ -65,6 +65,9 @@ def attend(
     to 1 / sqrt(head dim). ``backend`` None takes the best one for the device.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    if isinstance(layout, StepPlan):
+        layout.write(layer, keys, values)
+        return attend_written(queries, layout, layer=layer, window=window, scale=scale, backend=backend)
     backend = backend or best_backend(queries.device.type, queries.dtype)
     if isinstance(layout, Windows):
         return _windows(queries, keys, values, layout, scale, backend)
@@ -73,8 +76,6 @@ def attend(
         q, k, v = (x.view(count, length, *x.shape[1:]).transpose(1, 2) for x in (queries, keys, values))
         return _kernel(q, k, v, layout.seen, scale, backend).transpose(1, 2).flatten(0, 1)
     layout.write(layer, keys, values)
-    if isinstance(layout, StepPlan):
-        return attend_written(queries, layout, layer=layer, window=window, scale=scale, backend=backend)
     if backend == "flash":
         return _flash_paged(queries, layout, layer, window, scale)
     if queries.is_cuda and layout.pads_well and window is None:
@@ -195,13 +196,20 @@ def attend_written(
     """``attend`` where the new keys and values are in the cache already. One query a row; nothing here depends on a
     value of the plan, so that a graph can be replayed with others."""
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    keys, values = plan.pool.keys[layer], plan.pool.values[layer]
+    if backend is None and window is None and queries.is_cuda and has_triton():
+        # Before flash-attn, which takes longer for one query a row (RESULTS.md, "On a card").
+        stepped: torch.Tensor = kernels("paged").paged_step(
+            queries, keys, values, plan.block_table, plan.lengths, plan.pool.page_tokens, scale
+        )
+        return stepped
     backend = backend or best_backend(queries.device.type, queries.dtype)
     if backend == "flash":
         pages = (-1, plan.pool.page_tokens, *plan.pool.keys.shape[2:])
         out: torch.Tensor = _flash().flash_attn_with_kvcache(
             queries.unsqueeze(1),
-            plan.pool.keys[layer].view(pages),
-            plan.pool.values[layer].view(pages),
+            keys.view(pages),
+            values.view(pages),
             cache_seqlens=plan.lengths,
             block_table=plan.block_table,
             softmax_scale=scale,
@@ -209,12 +217,6 @@ def attend_written(
             window_size=(-1, -1) if window is None else (window - 1, 0),
         )
         return out[:, 0]
-    keys, values = plan.pool.keys[layer], plan.pool.values[layer]
-    if window is None and backend == "sdpa" and queries.is_cuda and has_triton():
-        stepped: torch.Tensor = kernels("paged").paged_step(
-            queries, keys, values, plan.block_table, plan.lengths, plan.pool.page_tokens, scale
-        )
-        return stepped
     places, seen = plan.padded
     if window is not None:
         newest = plan.lengths[:, None, None, None] - 1
