@@ -7,6 +7,7 @@ that will not come is told.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ from realtime.events import (
 from realtime.schedule import EngineConfig, Listener, Rank, Stage, Work
 
 Queued = Extend | Reply | Transcribe | Summarise
+FEW_POSITIONS = 16
+"""Fewer, a message's header say, are not worth a call: they wait for more, or for somebody's call, until they are due."""
 LISTEN_TARGET_S = 1.0  # background prefill of what was said is due this long after it came; orders speakers by age
 
 
@@ -86,8 +89,11 @@ class EngineSession:
             raise SlotsExhausted(f"the context has room for {room} more positions")
         if run is not None:
             return self._reply_works(run, now)
-        stage = Stage.ENCODE if self._model.thinker.unencoded(self.slot) else Stage.PREFILL
-        return [Work(self.slot, stage, Rank.LISTEN, self._came_s + LISTEN_TARGET_S)]
+        if self._model.thinker.unencoded(self.slot):
+            return [Work(self.slot, Stage.ENCODE, Rank.LISTEN, self._came_s + LISTEN_TARGET_S)]
+        due_s = self._came_s + LISTEN_TARGET_S
+        few = self._model.thinker.pending(self.slot) < FEW_POSITIONS
+        return [Work(self.slot, Stage.PREFILL, Rank.LISTEN, due_s, due_s if few else -math.inf)]
 
     def _reply_works(self, run: ReplyRun, now: float) -> list[Work]:
         works = run.works(now)

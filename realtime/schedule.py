@@ -252,7 +252,8 @@ def choose(works: Sequence[Work], now: float, costs: Costs, config: EngineConfig
         late_s = now + (_whole_s(first, costs, config) + _round_s(works, costs)) / SPARE + LEAST_LEAD_S
         there = ready if head.rank is Rank.REPLY else able  # gathered is in time for a turn, not for what is longer
         head = min((work for work in there if work.listening and work.deadline_s < late_s), key=_urgency, default=head)
-    riders = _riders(head, able)
+    # Of what is only listened to, those who wait for more to come go along: the call is made anyway.
+    riders = _riders(head, works if head.rank is Rank.LISTEN else able)
     if head.stage is Stage.ENCODE or head.rank > Rank.LISTEN:
         while len(riders) > 1 and costs.rows_s(head.stage, len(riders)) > slack_s:
             riders.pop()

@@ -30,18 +30,20 @@ WITHHELD = 555  # samples that code2wav holds back
 FRAMES = 40
 QUESTION_S = 3.0
 
-THINKER_MS = ((1, 7.0), (8, 12.0), (64, 28.5), (512, 37.6))
-"""Rows of a decoded token or of a prefill, which are the same to the card: read off ``decode`` at 1, 8 and 64, and off
-``prefill`` at 49 rows, 392 and (in two calls) 3,136. It has the talker's own prefill in it."""
-FRAME_MS = ((1, 11.1), (8, 12.6), (64, 22.4))
-FIRST_FRAME_MS = ((1, 2.8), (8, 4.1), (64, 5.0))
+THINKER_MS = (
+    (1, 4.5), (8, 9.0), (16, 11.5), (24, 13.3), (32, 14.7), (48, 16.0), (64, 17.0),
+    (150, 24.0), (300, 27.0), (512, 29.5),
+)  # fmt: skip
+"""Rows of a decoded token or of a prefill, which are the same to the card: the medians of ``paced@64`` by what a step
+is rounded up to. It has the talker's own prefill in it, and what the host does in a call."""
+FRAME_MS = ((1, 8.0), (8, 9.0), (16, 10.5), (24, 11.5), (32, 12.6), (48, 14.6), (64, 16.2))
+"""With its samples, and with delivering them."""
+FIRST_FRAME_MS = ((1, 1.9), (8, 1.8), (64, 6.0))
 """What a frame takes longer with so many replies that begin."""
-RENDER_MS = ((1, 0.1), (8, 0.2), (64, 1.1))
-BESIDES_MS, BESIDES_EACH_MS = 1.2, 0.02
-"""What a unit takes besides, and for each session: with it, one caller's first sound comes when the card's came, 53 ms
-after the end. The second is a guess."""
-ENCODE_ROWS = 16
-"""Windows of three seconds in one replay; it takes 2.7 ms and 1.4 a window."""
+BESIDES_MS, BESIDES_EACH_MS = 0.3, 0.02
+"""What passes between two units, and for each session: 1.6 ms with 64 callers."""
+ENCODE_MS, ENCODE_EACH_MS = 0.6, 1.05
+"""A call, and the last second of each question."""
 PREFILL_ROWS = 512
 """Rows of one replay."""
 
@@ -57,10 +59,9 @@ def thinker_ms(rows: int) -> float:
     return whole * between(THINKER_MS, PREFILL_ROWS) + (between(THINKER_MS, rest) if rest else 0.0)
 
 
-def encode_ms(windows: int, share: float = 1.0) -> float:
-    """Milliseconds of ``windows`` windows of that share of three seconds, in as many replays as they need."""
-    sizes = [min(ENCODE_ROWS, windows - begin) for begin in range(0, windows, ENCODE_ROWS)]
-    return sum(2.7 + 1.4 * share * (1 << (size - 1).bit_length()) for size in sizes)
+def encode_ms(windows: int) -> float:
+    """Milliseconds of ``windows`` windows."""
+    return ENCODE_MS + ENCODE_EACH_MS * windows
 
 
 class CardClock:
@@ -132,17 +133,17 @@ class Card:
     def _called(self, stage: str, slots: Sequence[int], size: int) -> None:
         self.calls.append((stage, size, took_ms := self._ms(stage, slots, size)))
         besides_ms = self.besides_ms + self.besides_each_ms * len(self._talker.slots)
-        self.clock.at_s += (took_ms + (0.0 if stage == "talker_prefill" else besides_ms)) / 1000
+        self.clock.at_s += (took_ms + (0.0 if stage in ("talker_prefill", "render") else besides_ms)) / 1000
 
     def _ms(self, stage: str, slots: Sequence[int], size: int) -> float:
         if stage == "encode":
-            return encode_ms(size, min(1.0, self.window_s / QUESTION_S))
+            return encode_ms(size)
         if stage in ("prefill", "decode"):
             return thinker_ms(size)
         if stage == "frame":
             first = sum(not self._talker.slots[slot].frames for slot in slots)
             return between(FRAME_MS, size) + (between(FIRST_FRAME_MS, first) if first else 0.0)
-        return between(RENDER_MS, size) if stage == "render" else 0.0  # the talker's prefill is in the thinker's
+        return 0.0  # the talker's prefill is in the thinker's, and a frame's samples in the frame
 
 
 class AppendCard(Card):

@@ -178,6 +178,31 @@ def test_who_speaks_is_prefilled_before_the_turn_ends() -> None:
     assert finished.usage.cached > 30
 
 
+def test_the_headers_of_those_who_begin_to_speak_share_a_call() -> None:
+    """A few positions each: a call for every one of them would cost the others as much as a whole question."""
+    rig = Rig(costs=COSTS)
+    for session in range(4):
+        rig.send(Open(session), Extend(session, 0, (Begin("user"),)))
+        rig.run(until_s=rig.now + 0.1)
+    assert not rig.calls
+    began_s = rig.now
+    rig.run()
+    assert [(stage, len(slots)) for _, stage, slots in rig.calls] == [("prefill", 4), ("talker_prefill", 4)]
+    assert began_s < rig.now < began_s + 1.0
+
+
+def test_a_header_goes_with_what_comes_behind_it() -> None:
+    rig = Rig(costs=COSTS)
+    begin_user, first, *_ = turn(2, 16000)
+    rig.send(Open(1), Extend(1, 0, (begin_user,)))
+    rig.run(until_s=rig.now + 0.1)
+    rig.send(Extend(1, 0, (first,)))
+    began_s = rig.now
+    rig.run(until_s=rig.now + 0.1)
+    stages = [stage for at_s, stage, _ in rig.calls if at_s < began_s + 0.1]
+    assert stages == ["encode", "prefill", "talker_prefill"]
+
+
 def test_those_who_are_ready_share_a_batch() -> None:
     rig = Rig(costs=COSTS)
     for session in range(4):

@@ -35,7 +35,8 @@ def test_the_most_urgent_that_is_ready_goes_and_takes_its_likes_along(waiting: l
         assert chosen == (min(later) if later else None)
         return
     assert isinstance(chosen, Batch)
-    by_slot = {work.slot: work for work in ready}
+    along = waiting if chosen.rank is Rank.LISTEN else ready  # who listens may come along before it is due
+    by_slot = {work.slot: work for work in along}
     served = [by_slot[slot] for slot in chosen.slots]
     assert {(work.stage, work.rank) for work in served} == {(chosen.stage, chosen.rank)}
     rest = [work for work in ready if work not in served]
