@@ -28,7 +28,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ from torch import nn
 from benchmarks.question import RATE_HZ, question, sentence
 from benchmarks.report import report
 from models.base import Audio, Begin, End, LoadOptions, Model, Pcm, Sampling
+from models.nn.layers import Experts
+from models.nn.quant import Weight
 from models.qwen3_omni.tiny import midsize, tiny
 from models.registry import load
 from realtime.engine import Engine
@@ -255,10 +257,10 @@ def _bytes(owner: object, skipped: tuple[str, ...], rows: int, groups: int) -> f
     total = 0.0
     for net in (value for value in vars(owner).values() if isinstance(value, nn.Module)):
         top = {name: int(module.top_k) for name, module in net.named_modules() if hasattr(module, "top_k")}
-        for name, weight in net.named_parameters():
+        for name, weight in _weights(net):
             if any(part in name for part in skipped):
                 continue
-            size = float(weight.numel() * weight.element_size())
+            size = float(weight.nbytes)
             if ".experts." in name:
                 chosen = top.get(name.split(".experts.")[0], weight.shape[0])
                 size *= 1 - (1 - chosen / weight.shape[0]) ** rows
@@ -266,6 +268,14 @@ def _bytes(owner: object, skipped: tuple[str, ...], rows: int, groups: int) -> f
                 size *= groups - 1  # read again for each code of a frame
             total += size
     return total
+
+
+def _weights(net: nn.Module) -> Iterator[tuple[str, Weight]]:
+    """All of them by name, those in eight bits too, which are no parameters."""
+    yield from net.named_parameters()
+    for name, module in net.named_modules():
+        if isinstance(module, Experts):
+            yield from ((f"{name}.{own}", weight) for own, weight in module.quantized.items())
 
 
 # --- overheads ------------------------------------------------
