@@ -36,7 +36,7 @@ from realtime.schedule import EngineConfig, Listener, Rank, Stage, Work
 
 Queued = Extend | Reply | Transcribe | Summarise
 FEW_POSITIONS = 16
-"""Fewer, a message's header say, are not worth a call: they wait for more, or for somebody's call, until they are due."""
+"""Fewer, a message's header say, are not worth a call: until they are due they wait for more, or for somebody's."""
 LISTEN_TARGET_S = 1.0  # background prefill of what was said is due this long after it came; orders speakers by age
 
 

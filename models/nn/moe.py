@@ -48,7 +48,7 @@ def experts(
     who adds them to something sums them in the same pass (norm.py)."""
     grouped = x.is_cuda and has_grouped(x.dtype)
     if on_card(x) and not (grouped and isinstance(gate_up, torch.Tensor) and chosen.numel() >= MANY_PAIRS):
-        return _on_card(x, chosen, weights, gate_up, down)
+        return _in_kernels(x, chosen, weights, gate_up, down)
     if grouped:
         return _grouped(x, chosen, weights, _wide(gate_up), _wide(down))
     if x.shape[0] == 1:
@@ -107,7 +107,7 @@ def _dense(
     return torch.bmm(inner, down.transpose(1, 2)).sum(0)
 
 
-def _on_card(
+def _in_kernels(
     x: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor, gate_up: Weight, down: Weight
 ) -> torch.Tensor:
     """Every (token, expert) pair by itself (moe_kernels.py), or those of an expert together (grouped_kernels.py)."""

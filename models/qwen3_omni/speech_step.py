@@ -42,7 +42,7 @@ _Results = tuple[torch.Tensor, torch.Tensor | None]
 
 @dataclass(frozen=True)
 class Made:
-    """One slot's frame: ``codes`` int64 [groups], None when the reply has ended; with a codec ``samples`` float32 [n]."""
+    """One slot's frame: ``codes`` int64 [groups], None where the reply has ended; with a codec ``samples``, float32."""
 
     codes: torch.Tensor | None
     samples: torch.Tensor | None = None
