@@ -145,9 +145,14 @@ class Crowd:
         if not isinstance(output, Opened):
             self.callers[output.session].take(output, self._clock.now(), self.rate_hz)
 
-    def play(self, script: Sequence[tuple[float, EngineCommand]], began_s: float = 0.0) -> float:
-        """Submits each command at its second after ``began_s`` (0: now), until nothing is left to do. Gives how long
-        that took."""
+    def play(
+        self,
+        script: Sequence[tuple[float, EngineCommand]],
+        began_s: float = 0.0,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> float:
+        """Submits each command at its second after ``began_s`` (0: now), until nothing is left to do, or ``enough`` is
+        done of what there is. Gives how long that took."""
         began_s = began_s or self._clock.now()
         left = sorted(script, key=lambda line: line[0])[::-1]
         while True:
@@ -155,7 +160,7 @@ class Crowd:
             while left and began_s + left[-1][0] <= now:
                 self.engine.submit(left.pop()[1])
             at_s = self.engine.step(now)
-            if at_s is None and not left:
+            if not left and (at_s is None or enough()):
                 return self._clock.now() - began_s
             due_s = began_s + left[-1][0] if left else np.inf
             pause_s = min(np.inf if at_s is None else at_s, due_s) - self._clock.now()
@@ -178,7 +183,12 @@ class Crowd:
             # The turn is decided when the command is due: a late start is part of ttfa.
             asked = Reply(number, epoch, f"r{epoch}", began_s + at_s, sampling=sampling, max_tokens=turn.max_tokens)
             script.append((at_s, asked))
-        return self.play(script, began_s)
+        before = {number: caller.finished for number, caller in self.callers.items()}
+
+        def answered() -> bool:
+            return all(caller.finished > before[number] or caller.refused for number, caller in self.callers.items())
+
+        return self.play(script, began_s, answered)
 
     def figures(self, took_s: float) -> dict[str, float]:
         """What was heard in ``took_s`` seconds of turns, and what the engine did."""

@@ -8,7 +8,8 @@ Queries of several slots are packed, [total, heads, head dim]. What they attend 
     Batch      windows of one length, of which a part is padding, in tensors of fixed size
 
 Three backends compute the same: ``flash`` (flash-attn, where it is installed, on CUDA), ``sdpa`` (torch) and ``plain``
-(written out, for tests); steps on a card take a kernel of our own (paged.py) unless one is asked for. ``window`` limits a causal query at position p to keys p - window < k <= p.
+(written out, for tests); steps on a card take a kernel of our own (paged.py) unless one is asked for. ``window`` limits
+a causal query at position p to keys p - window < k <= p.
 """
 
 from __future__ import annotations

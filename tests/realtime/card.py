@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -204,7 +204,12 @@ class TalkedOver(Crowd):
             self._asked_s[command.session] = self._now_s()
         self._submit(command)
 
-    def play(self, script: Sequence[tuple[float, EngineCommand]], began_s: float = 0.0) -> float:
+    def play(
+        self,
+        script: Sequence[tuple[float, EngineCommand]],
+        began_s: float = 0.0,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> float:
         decided = {c.session: at_s for at_s, c in script if isinstance(c, Reply) and c.session <= self._over}
         more: list[tuple[float, EngineCommand]] = []
         for session, at_s in decided.items():
@@ -214,7 +219,7 @@ class TalkedOver(Crowd):
             for late_s, held in ((SPEAK_UP_S, True), (SPEAK_UP_S + SPOKEN_OVER_S, False)):
                 sent = round((SPEAK_UP_S - 0.2) * self.rate_hz)
                 more.append((at_s + late_s, Playout(session, 0, sent, began_s + at_s + late_s, held)))
-        return super().play([*script, *more], began_s)
+        return super().play([*script, *more], began_s, enough)
 
 
 def talked_over(callers: int, over: int, kind: type[Card] = Card) -> dict[str, float]:
