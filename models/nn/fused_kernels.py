@@ -99,36 +99,46 @@ def route(logits: torch.Tensor, top_k: int, normalise: bool) -> tuple[torch.Tens
 
 
 @triton.jit
+def _turned(head, scale, cos, sin, eps, HALF: tl.constexpr, NORMED: tl.constexpr):
+    """Both halves of a head, normalised and rotated (rotary.py), float32."""
+    at = tl.arange(0, HALF)
+    a, b = tl.load(head + at).to(tl.float32), tl.load(head + HALF + at).to(tl.float32)
+    if NORMED:
+        factor = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / (2 * HALF) + eps)
+        a = a * factor * tl.load(scale + at).to(tl.float32)
+        b = b * factor * tl.load(scale + HALF + at).to(tl.float32)
+    first = a * tl.load(cos + at).to(tl.float32) + b * tl.load(sin + at).to(tl.float32)
+    second = b * tl.load(cos + HALF + at).to(tl.float32) + a * tl.load(sin + HALF + at).to(tl.float32)
+    return first, second
+
+
+@triton.jit
+def _put(head, a, b, HALF: tl.constexpr):
+    """Stores both halves of a head."""
+    at = tl.arange(0, HALF)
+    tl.store(head + at, a.to(head.dtype.element_ty))
+    tl.store(head + HALF + at, b.to(head.dtype.element_ty))
+
+
+@triton.jit
 def _heads(
     all_heads, scales, cos, sin, write, queries, keys, values, eps,
     HEADS: tl.constexpr, KV: tl.constexpr, HALF: tl.constexpr, NORMED: tl.constexpr,
 ):  # fmt: skip
     """One head of one row: queries out, keys and values where they belong."""
     row, head = tl.program_id(0), tl.program_id(1)
-    at = tl.arange(0, HALF)
-    given = all_heads + (row * (HEADS + 2 * KV) + head) * 2 * HALF
-    one, two = tl.load(given + at), tl.load(given + HALF + at)
+    dim: tl.constexpr = 2 * HALF
+    given = all_heads + (row * (HEADS + 2 * KV) + head) * dim
     if head >= HEADS + KV:
-        place = tl.load(write + row)
-        out = values + (place * KV + head - HEADS - KV) * 2 * HALF
-        tl.store(out + at, one)
-        tl.store(out + HALF + at, two)
+        at = tl.arange(0, HALF)
+        out = values + (tl.load(write + row) * KV + head - HEADS - KV) * dim
+        _put(out, tl.load(given + at), tl.load(given + HALF + at), HALF)
     else:
-        a, b = one.to(tl.float32), two.to(tl.float32)
-        if NORMED:
-            factor = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / (2 * HALF) + eps)
-            scale = scales + head * 2 * HALF
-            a = a * factor * tl.load(scale + at).to(tl.float32)
-            b = b * factor * tl.load(scale + HALF + at).to(tl.float32)
-        turn = row * 2 * HALF + at
-        first = a * tl.load(cos + turn).to(tl.float32) + b * tl.load(sin + turn).to(tl.float32)
-        second = b * tl.load(cos + HALF + turn).to(tl.float32) + a * tl.load(sin + HALF + turn).to(tl.float32)
+        a, b = _turned(given, scales + head * dim, cos + row * dim, sin + row * dim, eps, HALF, NORMED)
         if head < HEADS:
-            out = queries + (row * HEADS + head) * 2 * HALF
+            _put(queries + (row * HEADS + head) * dim, a, b, HALF)
         else:
-            out = keys + (tl.load(write + row) * KV + head - HEADS) * 2 * HALF
-        tl.store(out + at, first.to(one.dtype))
-        tl.store(out + HALF + at, second.to(one.dtype))
+            _put(keys + (tl.load(write + row) * KV + head - HEADS) * dim, a, b, HALF)
 
 
 def write_heads(
@@ -163,61 +173,43 @@ def _recent(
 ):  # fmt: skip
     """One key head of one row: its query heads over the positions held and the new one, which is added to them."""
     row, kv = tl.program_id(0), tl.program_id(1)
-    at = tl.arange(0, HALF)
     group: tl.constexpr = HEADS // KV
-    here = all_heads + row * (HEADS + 2 * KV) * 2 * HALF
-    cos_a, cos_b = tl.load(cos + at).to(tl.float32), tl.load(cos + HALF + at).to(tl.float32)
-    sin_a, sin_b = tl.load(sin + at).to(tl.float32), tl.load(sin + HALF + at).to(tl.float32)
-
-    head = HEADS + kv
-    a = tl.load(here + head * 2 * HALF + at).to(tl.float32)
-    b = tl.load(here + head * 2 * HALF + HALF + at).to(tl.float32)
-    factor = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / (2 * HALF) + eps)
-    a = a * factor * tl.load(scales + head * 2 * HALF + at).to(tl.float32)
-    b = b * factor * tl.load(scales + head * 2 * HALF + HALF + at).to(tl.float32)
+    dim: tl.constexpr = 2 * HALF
     kind = held.dtype.element_ty
-    key_a, key_b = (a * cos_a + b * sin_a).to(kind), (b * cos_b + a * sin_b).to(kind)
-    value_a = tl.load(here + (HEADS + KV + kv) * 2 * HALF + at)
-    value_b = tl.load(here + (HEADS + KV + kv) * 2 * HALF + HALF + at)
+    at, place = tl.arange(0, HALF), tl.arange(0, GROUPS)
+    here = all_heads + row * (HEADS + 2 * KV) * dim
+    held_k = held + (row * MOST * KV + kv) * dim
+    held_v = held_k + rows * MOST * KV * dim
 
-    held_k = held + (row * MOST * KV + kv) * 2 * HALF
-    held_v = held_k + rows * MOST * KV * 2 * HALF
-    new = start * KV * 2 * HALF
-    tl.store(held_k + new + at, key_a)
-    tl.store(held_k + new + HALF + at, key_b)
-    tl.store(held_v + new + at, value_a)
-    tl.store(held_v + new + HALF + at, value_b)
+    key_a, key_b = _turned(here + (HEADS + kv) * dim, scales + (HEADS + kv) * dim, cos, sin, eps, HALF, True)
+    key_a, key_b = key_a.to(kind), key_b.to(kind)
+    value = here + (HEADS + KV + kv) * dim
+    value_a, value_b = tl.load(value + at), tl.load(value + HALF + at)
+    _put(held_k + start * KV * dim, key_a, key_b, HALF)
+    _put(held_v + start * KV * dim, value_a, value_b, HALF)
+    key_a, key_b = key_a.to(tl.float32), key_b.to(tl.float32)
+    value_a, value_b = value_a.to(tl.float32), value_b.to(tl.float32)
 
-    place = tl.arange(0, GROUPS)
     old = place < start
-    where = place[:, None] * KV * 2 * HALF + at[None, :]
+    where = place[:, None] * KV * dim + at[None, :]
     old_key_a = tl.load(held_k + where, mask=old[:, None], other=0.0).to(tl.float32)
     old_key_b = tl.load(held_k + where + HALF, mask=old[:, None], other=0.0).to(tl.float32)
     old_value_a = tl.load(held_v + where, mask=old[:, None], other=0.0).to(tl.float32)
     old_value_b = tl.load(held_v + where + HALF, mask=old[:, None], other=0.0).to(tl.float32)
-    key_a, key_b = key_a.to(tl.float32), key_b.to(tl.float32)
-    value_a, value_b = value_a.to(tl.float32), value_b.to(tl.float32)
 
     for number in tl.static_range(group):
         head = kv * group + number
-        a = tl.load(here + head * 2 * HALF + at).to(tl.float32)
-        b = tl.load(here + head * 2 * HALF + HALF + at).to(tl.float32)
-        factor = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / (2 * HALF) + eps)
-        a = a * factor * tl.load(scales + head * 2 * HALF + at).to(tl.float32)
-        b = b * factor * tl.load(scales + head * 2 * HALF + HALF + at).to(tl.float32)
-        query_a = (a * cos_a + b * sin_a).to(kind).to(tl.float32)
-        query_b = (b * cos_b + a * sin_b).to(kind).to(tl.float32)
-        score = tl.sum(old_key_a * query_a[None, :], 1) + tl.sum(old_key_b * query_b[None, :], 1)
-        score = tl.where(old, score * scale, float("-inf"))
-        newest = (tl.sum(key_a * query_a, 0) + tl.sum(key_b * query_b, 0)) * scale
+        a, b = _turned(here + head * dim, scales + head * dim, cos, sin, eps, HALF, True)
+        a, b = a.to(kind).to(tl.float32), b.to(kind).to(tl.float32)
+        score = (tl.sum(old_key_a * a[None, :], 1) + tl.sum(old_key_b * b[None, :], 1)) * scale
+        score = tl.where(old, score, float("-inf"))
+        newest = (tl.sum(key_a * a, 0) + tl.sum(key_b * b, 0)) * scale
         top = tl.maximum(tl.max(score, 0), newest)
         chance, last = tl.exp(score - top), tl.exp(newest - top)
         total = tl.sum(chance, 0) + last
         out_a = (tl.sum(old_value_a * chance[:, None], 0) + value_a * last) / total
         out_b = (tl.sum(old_value_b * chance[:, None], 0) + value_b * last) / total
-        out = mixed + (row * HEADS + head) * 2 * HALF
-        tl.store(out + at, out_a.to(kind))
-        tl.store(out + HALF + at, out_b.to(kind))
+        _put(mixed + (row * HEADS + head) * dim, out_a, out_b, HALF)
 
 
 def attend_recent(
