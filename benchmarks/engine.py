@@ -28,20 +28,18 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
+from benchmarks.engine_floors import bandwidth, floors
 from benchmarks.question import RATE_HZ, question, sentence
 from benchmarks.report import report
 from models.base import Audio, Begin, End, LoadOptions, Model, Pcm, Sampling
-from models.nn.layers import Experts
-from models.nn.quant import Weight
 from models.qwen3_omni.tiny import midsize, tiny
 from models.registry import load
 from realtime.engine import Engine
@@ -232,66 +230,10 @@ def unpaced(model: Model, callers: int, turn: Turn, turns: int, clock: Clock | N
     return {"speech_per_s": speech_s / took_s, "rtf": took_s / speech_s, "tokens_per_s": made / took_s}
 
 
-# --- floors ------------------------------------------------
-
-
-def bandwidth(megabytes: int, device: str = "cpu") -> float:
-    """Bytes a second that ``device`` copies, read and written counted once each."""
-    block = torch.ones(megabytes << 18, device=device)
-    target = torch.empty_like(block)
-    best_s = np.inf
-    for _ in range(5):
-        began_s = time.perf_counter()
-        target.copy_(block)
-        if block.is_cuda:
-            torch.cuda.synchronize()
-        best_s = min(best_s, time.perf_counter() - began_s)
-    return 2 * block.numel() * block.element_size() / best_s
-
-
-def floors(model: Model, callers: int, bytes_per_s: float) -> dict[str, float]:
-    """Milliseconds that reading one call's weights takes; of experts, those that N rows are expected to choose."""
-    nets = {
-        "decode": (model.thinker, ("audio_tower", "visual", "embed_tokens")),
-        "frame": (model.talker, ("embedding", "text_projection", "hidden_projection")),
-        "render": (model.codec, ()),
-    }
-    return {
-        f"floor_ms_{stage}": 1000 * _bytes(owner, skipped, callers, model.spec.groups) / bytes_per_s
-        for stage, (owner, skipped) in nets.items()
-        if owner is not None
-    }
-
-
-def _bytes(owner: object, skipped: tuple[str, ...], rows: int, groups: int) -> float:
-    total = 0.0
-    for net in (value for value in vars(owner).values() if isinstance(value, nn.Module)):
-        top = {name: int(module.top_k) for name, module in net.named_modules() if hasattr(module, "top_k")}
-        for name, weight in _weights(net):
-            if any(part in name for part in skipped):
-                continue
-            size = float(weight.nbytes)
-            if ".experts." in name:
-                chosen = top.get(name.split(".experts.")[0], weight.shape[0])
-                size *= 1 - (1 - chosen / weight.shape[0]) ** rows
-            if "code_predictor" in name and ".layers." in name:
-                size *= groups - 1  # read again for each code of a frame
-            total += size
-    return total
-
-
-def _weights(net: nn.Module) -> Iterator[tuple[str, Weight]]:
-    """All of them by name, those in eight bits too, which are no parameters."""
-    yield from net.named_parameters()
-    for name, module in net.named_modules():
-        if isinstance(module, Experts):
-            yield from ((f"{name}.{own}", weight) for own, weight in module.quantized.items())
-
-
 # --- overheads ------------------------------------------------
 
 
-def overheads(model: Model, callers: Sequence[int] = (1, 8)) -> dict[str, float]:
+def overheads(model: Model, callers: Sequence[int]) -> dict[str, float]:
     """Of the code predictor and of the codec, for one frame of N rows, on a CPU."""
     found: dict[str, float] = {}
     talker, codec = model.talker, model.codec
@@ -391,7 +333,7 @@ def main() -> None:
             figures |= unpaced(model, callers, turn, options.turns, clock)
             figures |= floors(model, callers, bytes_per_s)
             found |= {f"{name}@{callers}": value for name, value in figures.items()}
-        found |= overheads(model)
+        found |= overheads(model, (1, min(8, max(options.callers))))
         if not options.quick and not options.no_reference:
             few = min(4, max(options.callers))
             found |= reference(folder, turn, few)

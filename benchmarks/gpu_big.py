@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.engine import SPREAD_S, Crowd, Turn, bandwidth, floors
+from benchmarks.engine import SPREAD_S, Crowd, Turn
+from benchmarks.engine_floors import bandwidth, floors
 from benchmarks.gpu_model import SIZES, random_model
 from benchmarks.gpu_sections import Figures, Sections
 from benchmarks.question import question

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engine import floors
+from benchmarks.engine_floors import floors
 from benchmarks.gpu_model import SIZES, random_model
 from models.base import LoadOptions
 
