@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from models.nn.cache import KvPlan
-from models.nn.kernels import has_triton, kernels
+from models.nn.kernels import has_triton, kernels, takes_heads
 from models.nn.step import StepPlan
 
 Backend = Literal["flash", "sdpa", "plain"]
@@ -198,7 +198,8 @@ def attend_written(
     value of the plan, so that a graph can be replayed with others."""
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
     keys, values = plan.pool.keys[layer], plan.pool.values[layer]
-    if backend is None and window is None and queries.is_cuda and has_triton():
+    dim = queries.shape[-1]
+    if backend is None and window is None and queries.is_cuda and has_triton() and takes_heads(dim) and dim >= 16:
         # Before flash-attn, which takes longer for one query a row (RESULTS.md, "On a card").
         stepped: torch.Tensor = kernels("paged").paged_step(
             queries, keys, values, plan.block_table, plan.lengths, plan.pool.page_tokens, scale

@@ -21,6 +21,11 @@ def on_card(x: torch.Tensor) -> bool:
     return x.is_cuda and not torch.is_grad_enabled() and has_triton()
 
 
+def takes_heads(dim: int) -> bool:
+    """Heads of ``dim`` numbers are what our kernels are written for; others go through torch."""
+    return dim & (dim - 1) == 0
+
+
 @cache
 def kernels(name: str) -> Any:
     """The module ``models.nn.NAME``: ``paged`` or one of ``*_kernels``."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from models.nn.attention import attend, attend_written
 from models.nn.cache import KvPlan
-from models.nn.kernels import kernels, on_card
+from models.nn.kernels import kernels, on_card, takes_heads
 from models.nn.moe import experts, glu, route
 from models.nn.norm import RmsNorm, add_norm, rms_norm
 from models.nn.quant import Quantized, Weight
@@ -127,7 +127,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, by: Rotation, plan: KvPlan | StepPlan) -> torch.Tensor:
         """[total, hidden] -> [total, hidden]"""
-        if isinstance(plan, StepPlan) and on_card(x):
+        if isinstance(plan, StepPlan) and on_card(x) and takes_heads(self.head_dim):
             mixed = attend_written(self._written(x, by, plan), plan, layer=self.layer, window=self.window)
         else:
             mixed = attend(*self.project(x, by), plan, layer=self.layer, window=self.window)

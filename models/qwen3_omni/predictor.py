@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from models.nn.kernels import kernels, on_card
+from models.nn.kernels import kernels, on_card, takes_heads
 from models.nn.layers import Mlp, SelfAttention, Stacked, embedding
 from models.nn.norm import RmsNorm, add_norm
 from models.nn.rotary import Rotation, frequencies, sequential
@@ -71,7 +71,7 @@ class _Layer(nn.Module):
         rows, new = x.shape[:2]
         end = start + new
         q_norm = self.self_attn.q_norm
-        if new == 1 and q_norm is not None and on_card(x):
+        if new == 1 and q_norm is not None and on_card(x) and takes_heads(self.self_attn.head_dim):
             heads, scales = self.self_attn.heads(x)[:, 0], self.self_attn.scales()
             mixed = kernels("fused_kernels").attend_recent(heads, scales, by, held, start, q_norm.eps)
             return self.self_attn.out(mixed.unsqueeze(1))
