@@ -63,7 +63,7 @@ def phrase(desk: Desk, file: str = FILE) -> Turn:
         said = f"{said} {_one(rng, file, kind, False)}" if len(said.split()) < 3 else said
     elif not desk.held_out and chance < 0.28:
         said = f"{rng.choice(FILLERS)} {said}"
-    if not desk.held_out and said in held_out_phrases():
+    if not desk.held_out and (said in held_out_phrases() or grammar.is_held_out(said)):
         return phrase(desk, file)
     return Turn(said, REPLIES[kind], f"{PHRASE}:{kind}")
 
