@@ -134,7 +134,7 @@ if __name__ == "__main__":
     check_paged([129, 300], 16, 2, 16)
     check_experts(1, 64, 32)
     check_experts(5, 40, 24)
-    check_experts(70, 40, 24)
+    check_experts(30, 40, 24)
     check_between(5, 48)
     check_heads(3, 4, 2, 16, True)
     check_heads(5, 6, 2, 32, False)

@@ -115,6 +115,7 @@ def test_replies_are_the_same(plain: Model, stepped: Model, captured: tuple[Mode
         assert each.thinker.memory_bytes() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_with_the_kernels_of_a_card_they_are_the_same(checkpoint: Path) -> None:
     done = subprocess.run(
