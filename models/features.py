@@ -88,9 +88,8 @@ class LogMel:
     def _raw(self, pcm: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(pcm, self.fft, self.hop, window=self._window, center=False, return_complex=True)
         real, imaginary = torch.view_as_real(spectrum).unbind(-1)
-        power = torch.addcmul(
-            real.square(), imaginary, imaginary
-        )  # a sixth of what abs() costs, and its root is not wanted
+        # A sixth of what abs() costs, whose root is not wanted.
+        power = torch.addcmul(real.square(), imaginary, imaginary)
         return (self._filters @ power).clamp_(min=FLOOR).log10_()
 
     @cached_property

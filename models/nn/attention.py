@@ -200,7 +200,7 @@ def attend_written(
     keys, values = plan.pool.keys[layer], plan.pool.values[layer]
     dim = queries.shape[-1]
     if backend is None and window is None and queries.is_cuda and has_triton() and takes_heads(dim) and dim >= 16:
-        # Before flash-attn, which takes longer for one query a row (RESULTS.md, "On a card").
+        # Before flash-attn, which takes longer for one query a row (RESULTS.md, "On a card"). 16: paged.py's products.
         stepped: torch.Tensor = kernels("paged").paged_step(
             queries, keys, values, plan.block_table, plan.lengths, plan.pool.page_tokens, scale
         )
