@@ -18,8 +18,8 @@ FEW_PAIRS = 64
 """Pairs of token and expert up to which, on a card, each is computed by itself: beyond that, too many tokens choose the
 same expert."""
 MANY_PAIRS = 8192
-"""Pairs from which on torch's grouped product computes them, which is made for many rows of each expert. Up to 4,096, the
-most that a replay has, ours was measured to be faster; where that ends, was not."""
+"""Pairs from which on torch's grouped product is used, made for many rows of each expert. Up to 4,096, the
+most that a replay has, ours was measured to be faster; where that ends was not."""
 
 DENSE_TOKENS = 16
 """Up to so many tokens a model of few experts computes all of them, on a CPU."""
